@@ -17,9 +17,9 @@ KEPT_ENTRIES = 200_000
 class Entry:
     """One request.
 
-    `service` is the emulated service (`arm`, `azureml`, `blob`, `table`, `queue`, `scoring`, `event_grid`, `service_bus`,
-    `identity`); `method` the HTTP method, or SEND, COMPLETE, ABANDON, DEAD_LETTER, DEFER, RENEW for AMQP; `path` the URL's
-    path, or the queue; `query` holds no signature or key; `principal` the name of the calling identity, if known.
+    `service` is the emulated service (`arm`, `azureml`, `blob`, `table`, `queue`, `scoring`, `event_grid`,
+    `service_bus`, `identity`); `method` the HTTP method, or SEND, COMPLETE, ABANDON, DEAD_LETTER, DEFER, RENEW for AMQP;
+    `path` the URL's path, or the queue; `query` holds no signature or key; `principal` the name of the caller, if known.
     `status` stays None while the request is under way, and 0 when its connection was dropped without an answer.
     """
 
