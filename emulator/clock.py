@@ -1,6 +1,7 @@
 """The time of the local Azure: the machine's clock plus an offset that tests and demos may advance."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 
@@ -28,10 +29,8 @@ class Clock:
     async def wait_until(self, moment: datetime) -> None:
         """Return once this clock shows `moment` (timezone-aware) or later."""
         while (left := (moment - self.now()).total_seconds()) > 0:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._advanced.wait(), timeout=left)
-            except TimeoutError:
-                pass
 
     async def wait(self, seconds: float) -> None:
         """Return once `seconds` of this clock have passed."""
