@@ -1,0 +1,60 @@
+"""The queue of commands, over azure-servicebus: in code, because the output binding cannot set session or message id."""
+
+import threading
+from datetime import datetime
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSender
+from azure.servicebus.exceptions import ServiceBusError
+
+from core.commands import PromoteModel
+from core.errors import Transient
+from core.settings import ServiceBusConnection
+
+SEND_SECONDS = 20.0
+
+
+class ServiceBusCommandQueue:
+    """`core.ports.CommandQueue`. One sender for the process: each costs a connection. Safe to use from many threads."""
+
+    def __init__(self, connection: ServiceBusConnection, queue: str, credential: TokenCredential) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._credential = credential
+        self._lock = threading.Lock()
+        self._sender: ServiceBusSender | None = None
+
+    def send(self, command: PromoteModel, *, not_before: datetime | None = None) -> None:
+        """Send in the endpoint's session, under the hop's own message id; Transient if the queue did not take it."""
+        message = ServiceBusMessage(
+            command.encode(),
+            session_id=command.session_id,
+            message_id=command.message_id,
+            correlation_id=command.promotion_id,
+            subject=command.kind,
+            content_type="application/json",
+            scheduled_enqueue_time_utc=not_before,
+            application_properties={
+                "promotion_id": command.promotion_id,
+                "endpoint": command.endpoint,
+                "hop": command.hop,
+                "attempt": command.attempt,
+            },
+        )
+        with self._lock:
+            try:
+                self._connected().send_messages(message, timeout=SEND_SECONDS)
+            except ServiceBusError as error:
+                self._sender = None
+                raise Transient(f"the queue {self._queue} did not take {command.message_id}: {error}") from error
+
+    def _connected(self) -> ServiceBusSender:
+        if self._sender is None:
+            options: dict[str, Any] = {"retry_total": 1, "retry_backoff_factor": 0.5}
+            if self._connection.connection_string:
+                client = ServiceBusClient.from_connection_string(self._connection.connection_string, **options)
+            else:
+                client = ServiceBusClient(self._connection.namespace or "", self._credential, **options)
+            self._sender = client.get_queue_sender(self._queue)
+        return self._sender

@@ -1,0 +1,177 @@
+"""What is put on the queue, and how: one frozen message type with its own codec, and the ids that make repeats harmless."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import UndecodableMessage
+from core.events import WorkspaceId
+from core.origin import Origin
+from core.policy import RealtimeStage, Trigger
+
+# The command also stands in its ledger row, where a string has at most 32 Ki characters (Azure Table Storage);
+# Service Bus Standard would take 256 KB.
+MESSAGE_LIMIT = 30_000
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Generation(_Message):
+    """Which of two promotions of one endpoint is newer: by time, then by id. Claimed in the endpoint's tags."""
+
+    time: AwareDatetime
+    promotion_id: str
+
+    def __str__(self) -> str:
+        return f"{self.time.isoformat()}|{self.promotion_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Generation":
+        time, _, promotion_id = text.partition("|")
+        return cls(time=datetime.fromisoformat(time), promotion_id=promotion_id)
+
+    def is_newer_than(self, other: "Generation") -> bool:
+        return (self.time, self.promotion_id) > (other.time, other.promotion_id)
+
+
+class Operation(_Message):
+    """An Azure Resource Manager operation under way: its URL, and the seconds that the service asked us to wait."""
+
+    url: str
+    retry_after: float | None = None
+
+
+class Phase(StrEnum):
+    """What a promotion waits for. Each has its deadline in the policy."""
+
+    ARTIFACTS = "artifacts"
+    DEPLOY = "deploy"
+    SMOKE = "smoke"
+    PARK = "park"
+
+
+class PromoteModel(_Message):
+    """Bring one model version to life in one stage of its path.
+
+    Everything that was decided is in it or referenced by digest, so that a policy that changes meanwhile changes nothing
+    for a promotion under way. `hop` counts the deliveries that were sent on purpose, `attempt` the times somebody asked.
+    """
+
+    kind: Literal["promote_model"] = "promote_model"
+    schema_version: Literal[1] = 1
+    promotion_id: str
+    source_name: str
+    source: WorkspaceId
+    model: str
+    version: str
+    model_created_at: AwareDatetime
+    origin: Origin
+    trigger: Trigger
+    requested_by: str
+    requested_at: AwareDatetime
+    rule: str
+    policy_digest: str
+    manifest_digest: str
+    recipe_digest: str
+    targets: Mapping[str, WorkspaceId]
+    stages: tuple[RealtimeStage, ...] = Field(min_length=1)
+    stage_number: int = 0
+    attempt: int = 1
+    hop: int = 0
+    faults: int = Field(0, description="Unknown exceptions in a row.")
+    transients: int = Field(0, description="Known transient faults in a row.")
+    operation: Operation | None = Field(None, description="The long-running operation that this promotion waits for.")
+    phase: Phase | None = Field(
+        None, description="What it waits for, and `phase_since` when: deadlines count from there."
+    )
+    phase_since: AwareDatetime | None = None
+
+    @property
+    def stage(self) -> RealtimeStage:
+        return self.stages[self.stage_number]
+
+    @property
+    def target(self) -> WorkspaceId:
+        return self.targets[self.stage.target]
+
+    @property
+    def endpoint(self) -> str:
+        return self.stage.endpoint_for(self.model)
+
+    @property
+    def target_model_name(self) -> str:
+        return self.stage.target_model_name or self.model
+
+    @property
+    def generation(self) -> Generation:
+        return Generation(time=self.model_created_at, promotion_id=self.promotion_id)
+
+    @property
+    def session_id(self) -> str:
+        return session_id(self.target, "online", self.endpoint)
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.promotion_id}:{self.hop}"
+
+    @property
+    def deployment(self) -> str:
+        """Name of the deployment: from model, version, content and how it is served, so that a repeat finds itself.
+
+        A deployment name has 3 to 32 letters, digits and hyphens, and starts with a letter.
+        """
+        serving = self.stage.model_dump_json(include=_SERVING_FIELDS)
+        parts = (self.source.key, self.model, self.version, self.manifest_digest, self.recipe_digest, serving)
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+        version = re.sub(r"[^a-z0-9]+", "-", self.version.lower()).strip("-")[:20].strip("-")
+        return f"v{version}-{digest}"
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+_SERVING_FIELDS = {
+    "target_model_name",
+    "instance_type",
+    "instance_count",
+    "request_settings",
+    "environment_variables",
+}
+
+
+def decode(body: bytes) -> PromoteModel:
+    """The command in a message. Raises UndecodableMessage with what is wrong with it."""
+    try:
+        command = PromoteModel.model_validate_json(body)
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise UndecodableMessage(f"no promotion command: {found}") from error
+    if command.stage_number >= len(command.stages) or command.stage.target not in command.targets:
+        raise UndecodableMessage("no promotion command: its stage or target is not among those it names")
+    return command
+
+
+def session_id(target: WorkspaceId, kind: Literal["online", "batch"], endpoint: str) -> str:
+    """One session for each endpoint, however its names are spelled: so one endpoint has one writer at a time."""
+    return hashlib.sha256(f"{target.key}|{kind}|{endpoint.lower()}".encode()).hexdigest()[:40]
+
+
+def path_id(source: WorkspaceId, model: str, version: str, rule: str) -> str:
+    """The same for every event about this model version under this rule; readable, and safe as a table key."""
+    digest = hashlib.sha256("\n".join((source.key, model, version, rule)).encode()).hexdigest()[:10]
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{model[:60]}-{version[:20]}")
+    return f"{readable}-{digest}"
+
+
+def promotion_id(path: str, stage_number: int) -> str:
+    return f"{path}-{stage_number + 1}"

@@ -1,0 +1,174 @@
+"""Inbound facts: Azure ML events in either envelope of Event Grid, with either casing of their keys.
+
+Sources: Event Grid's documented schema for Azure Machine Learning. Its specification spells data keys in camelCase with
+an integer version, its examples in PascalCase; both are accepted, versions as number or string.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import Reason, Refusal
+
+PREFIX = "Microsoft.MachineLearningServices."
+NAME_LIMIT = 255
+_WORKSPACE_ID = re.compile(
+    r"/subscriptions/(?P<subscription_id>[^/]+)/resourceGroups/(?P<resource_group>[^/]+)"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[^/]+)/?",
+    re.IGNORECASE,
+)
+# Azure ML's own rule for asset names and versions; anything else never becomes part of a URL of ours.
+_ASSET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class WorkspaceId(_Fact):
+    """An Azure ML workspace by the three names of its ARM id."""
+
+    subscription_id: str
+    resource_group: str
+    workspace: str
+
+    @classmethod
+    def parse(cls, arm_id: str) -> "WorkspaceId":
+        """Raises ValueError if this is not the ARM id of an Azure ML workspace."""
+        found = _WORKSPACE_ID.fullmatch(arm_id)
+        if not found:
+            raise ValueError(f"not the ARM id of an Azure ML workspace: {arm_id[:200]!r}")
+        return cls(**found.groupdict())
+
+    @property
+    def arm_id(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
+            f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
+        )
+
+    @property
+    def key(self) -> str:
+        """Equal for two spellings of one workspace: ARM ids are case-insensitive."""
+        return self.arm_id.lower()
+
+
+class ModelRegistered(_Fact):
+    """A model version was registered. Its data is a hint only: the model itself is read from the workspace."""
+
+    event_id: str
+    source: WorkspaceId
+    model: str
+    version: str
+    time: datetime | None = None
+
+    @property
+    def subject(self) -> str:
+        return f"models/{self.model}:{self.version}"
+
+
+class RunEnded(_Fact):
+    """A run completed, or failed (`completed` tells which: Event Grid has one event type for each)."""
+
+    event_id: str
+    source: WorkspaceId
+    run_id: str
+    completed: bool
+    time: datetime | None = None
+
+    @property
+    def subject(self) -> str:
+        return f"runs/{self.run_id}"
+
+
+Fact = ModelRegistered | RunEnded
+
+
+def parse(envelope: Mapping[str, Any]) -> Fact:
+    """One event, as a fact.
+
+    `envelope` has the keys of Event Grid's schema (`topic`, `eventType`, `eventTime`) or of CloudEvents 1.0 (`source`,
+    `type`, `time`). Raises Refusal for what is no event of an Azure ML workspace that we know how to read.
+    """
+    fields = {key.lower(): value for key, value in envelope.items()}
+    event_type = _text(fields, "eventtype", "type")
+    workspace = _workspace(_text(fields, "topic", "source"))
+    event_id, subject, time = _text(fields, "id"), _text(fields, "subject"), _time(fields)
+    match event_type.removeprefix(PREFIX):
+        case "ModelRegistered":
+            model, version = _model_version(subject, _data(fields))
+            return ModelRegistered(event_id=event_id, source=workspace, model=model, version=version, time=time)
+        case "RunCompleted" | "RunStatusChanged" as kind:
+            run_id = _run_id(subject, _data(fields))
+            return RunEnded(
+                event_id=event_id, source=workspace, run_id=run_id, completed=kind == "RunCompleted", time=time
+            )
+        case _:
+            raise Refusal(
+                Reason.EVENT_TYPE_UNKNOWN,
+                f"event type {event_type[:200]!r} is none that promotes a model",
+                remedy="Subscribe to Microsoft.MachineLearningServices.ModelRegistered, RunCompleted and RunStatusChanged only.",
+            )
+
+
+def _malformed(message: str) -> Refusal:
+    return Refusal(
+        Reason.EVENT_MALFORMED, message, remedy="Check who publishes this event: Azure ML's own events always have it."
+    )
+
+
+def _text(fields: Mapping[str, Any], *names: str) -> str:
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    raise _malformed(f"the event has no {' or '.join(names)}")
+
+
+def _workspace(arm_id: str) -> WorkspaceId:
+    try:
+        return WorkspaceId.parse(arm_id)
+    except ValueError as error:
+        raise _malformed(f"the event's topic or source is {error}") from error
+
+
+def _time(fields: Mapping[str, Any]) -> datetime | None:
+    value = fields.get("eventtime") or fields.get("time")
+    return value if isinstance(value, datetime) else None
+
+
+def _data(fields: Mapping[str, Any]) -> dict[str, Any]:
+    data = fields.get("data")
+    return {key.lower(): value for key, value in data.items()} if isinstance(data, Mapping) else {}
+
+
+def _model_version(subject: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and version from the data; from the subject `models/{name}:{version}` where the data lacks them."""
+    subject_name, _, subject_version = subject.removeprefix("models/").rpartition(":")
+    name = data.get("modelname") or subject_name
+    version = data.get("modelversion")
+    version = subject_version if version in (None, "") else version
+    if isinstance(version, bool) or not isinstance(version, int | str | float):
+        raise _malformed(f"modelVersion is {type(version).__name__}, not a number or a string")
+    if isinstance(version, float):
+        version = int(version) if version.is_integer() else str(version)
+    return _asset_part("modelName", name), _asset_part("modelVersion", str(version))
+
+
+def _asset_part(field: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _malformed(f"the event has no {field}")
+    if len(value) > NAME_LIMIT or not _ASSET_PART.fullmatch(value):
+        raise _malformed(f"{field} {value[:80]!r} is no valid Azure ML name")
+    return value
+
+
+def _run_id(subject: str, data: Mapping[str, Any]) -> str:
+    run_id = data.get("runid") or subject.rpartition("/runs/")[2]
+    if not isinstance(run_id, str) or len(run_id) > NAME_LIMIT or not _RUN_ID.fullmatch(run_id):
+        raise _malformed("the event has no valid runId")
+    return run_id

@@ -1,0 +1,190 @@
+"""From an event to commands on the queue: read the facts, decide, write down, send.
+
+Every event ends as a record that an operator can find: accepted, ignored with the reason, or refused with the remedy.
+Only what may succeed later raises (Transient), so that Event Grid delivers it again.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from core import policy as rules
+from core import tags
+from core.commands import MESSAGE_LIMIT, PromoteModel, path_id, promotion_id
+from core.errors import Blocked, Reason, Refusal, Transient
+from core.events import Fact, ModelRegistered, RunEnded, parse
+from core.ledger import EventOutcome, EventRecord, Promotion, State
+from core.origin import Classification, Evidence, classify
+from core.packaging import MLMODEL, Manifest, Recipe, example_path, parse_mlmodel, recipe
+from core.policy import LoadedPolicy, ModelFacts, Rule, Trigger
+from core.ports import CommandQueue, Ledger, Source, SourceModel
+
+log = logging.getLogger(__name__)
+
+SUBJECT_LIMIT = 500
+
+
+class _Ignored(Exception):
+    """No rule asks for anything: normal, and recorded."""
+
+    def __init__(self, reason: Reason, why: str, verdicts: tuple[str, ...] = ()) -> None:
+        super().__init__(why)
+        self.reason = reason
+        self.verdicts = verdicts
+
+
+class Intake:
+    """Turns events into promotions. `now` is the current time (UTC)."""
+
+    def __init__(
+        self,
+        *,
+        policy: LoadedPolicy,
+        source: Source,
+        ledger: Ledger,
+        queue: CommandQueue,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._policy = policy.policy
+        self._policy_digest = policy.digest
+        self._source = source
+        self._ledger = ledger
+        self._queue = queue
+        self._now = now
+
+    def receive(self, envelope: Mapping[str, Any]) -> EventRecord:
+        """Handle one event; its record, as written to the ledger. Safe to repeat.
+
+        Raises Transient for what may succeed later.
+        """
+        record = self._blank(envelope)
+        try:
+            promotion = self._handle(parse(envelope))
+        except _Ignored as ignored:
+            changes = {"outcome": EventOutcome.IGNORED, "reason": ignored.reason, "why": str(ignored)}
+            record = record.model_copy(update=changes | {"verdicts": ignored.verdicts})
+        except Refusal as refusal:
+            changes = {"outcome": EventOutcome.REFUSED, "reason": refusal.reason, "why": str(refusal)}
+            record = record.model_copy(update=changes | {"remedy": refusal.remedy})
+        except Blocked as blocked:
+            # A missing role assignment, say: it may be given, and Event Grid keeps the event for a day.
+            raise Transient(f"{blocked} {blocked.remedy}") from blocked
+        else:
+            record = record.model_copy(update={"promotion_id": promotion.id, "why": promotion.evidence})
+        self._ledger.record_event(record)
+        level = logging.WARNING if record.outcome is EventOutcome.REFUSED else logging.INFO
+        log.log(level, "event %s (%s): %s %s", record.event_id, record.subject, record.outcome, record.why)
+        return record
+
+    def _blank(self, envelope: Mapping[str, Any]) -> EventRecord:
+        def text(*names: str) -> str:
+            found = next((envelope[name] for name in names if envelope.get(name)), "")
+            return str(found)[:SUBJECT_LIMIT]
+
+        return EventRecord(
+            event_id=text("id"),
+            event_type=text("eventType", "type"),
+            source=text("topic", "source"),
+            subject=text("subject"),
+            outcome=EventOutcome.ACCEPTED,
+            received_at=self._now(),
+        )
+
+    def _handle(self, fact: Fact) -> Promotion:
+        source_name = self._policy.source_name(fact.source)
+        if source_name is None:
+            raise Refusal(
+                Reason.SOURCE_UNKNOWN,
+                f"workspace {fact.source.arm_id} is none of the policy's sources",
+                remedy="Add it to `sources`, or remove the Event Grid subscription of that workspace.",
+            )
+        if isinstance(fact, RunEnded):
+            raise _Ignored(Reason.NOT_A_TRIGGER, "no rule promotes from a run; a registered model does")
+        return self._model_registered(fact, source_name)
+
+    def _model_registered(self, fact: ModelRegistered, source_name: str) -> Promotion:
+        if not rules.could_concern(self._policy, source_name, fact.model, Trigger.MODEL_REGISTERED):
+            raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {fact.model!r} of {source_name}")
+        model = self._source.model(fact.source, fact.model, fact.version)
+        if model.archived:
+            raise _Ignored(Reason.MODEL_ARCHIVED, f"{model.name}:{model.version} is archived")
+        if tags.is_copy(model.tags):
+            raise _Ignored(Reason.OWN_COPY, f"{model.name}:{model.version} was put here by a promotion")
+        facts = ModelFacts(
+            source=source_name, name=model.name, origin=None, tags=model.tags, trigger=Trigger.MODEL_REGISTERED
+        )
+        candidate, verdicts = rules.judge(self._policy, facts)
+        if candidate is None:
+            raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
+        manifest = self._source.manifest(fact.source, model.uri)
+        mlmodel = parse_mlmodel(self._source.read(manifest, MLMODEL)) if MLMODEL in manifest.paths() else None
+        origin = self._classify(fact, model, manifest, mlmodel)
+        if origin.origin is None:
+            raise Refusal(
+                Reason.ORIGIN_UNKNOWN,
+                f"rule {candidate.name!r} would promote it, but its origin is {origin}",
+                remedy="Tag the model version `promotion-origin: designer`, `notebook` or `automl`, and ask again.",
+            )
+        rule, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
+        if rule is None:
+            raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule matches a model of origin {origin}", _lines(verdicts))
+        example = example_path(mlmodel, manifest.paths()) if mlmodel is not None else None
+        content = self._source.read(manifest, example) if example else None
+        how = recipe(origin.origin, manifest.paths(), mlmodel, content)
+        return self._request(fact, source_name, model, origin, manifest, how, rule)
+
+    def _classify(
+        self, fact: ModelRegistered, model: SourceModel, manifest: Manifest, mlmodel: Mapping[str, Any] | None
+    ) -> Classification:
+        run = self._source.root_run(fact.source, model.job_name) if model.job_name else None
+        return classify(Evidence(tags=model.tags, run=run, files=manifest.paths(), mlmodel=mlmodel))
+
+    def _request(
+        self,
+        fact: ModelRegistered,
+        source_name: str,
+        model: SourceModel,
+        origin: Classification,
+        manifest: Manifest,
+        how: Recipe,
+        rule: Rule,
+    ) -> Promotion:
+        """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
+        assert origin.origin is not None  # noqa: S101 - refused before
+        path = path_id(fact.source, model.name, model.version, rule.name)
+        command = PromoteModel(
+            promotion_id=promotion_id(path, 0),
+            source_name=source_name,
+            source=fact.source,
+            model=model.name,
+            version=model.version,
+            model_created_at=model.created_at,
+            origin=origin.origin,
+            trigger=Trigger.MODEL_REGISTERED,
+            requested_by=model.created_by,
+            requested_at=self._now(),
+            rule=rule.name,
+            policy_digest=self._policy_digest,
+            manifest_digest=manifest.digest,
+            recipe_digest=how.digest,
+            targets={stage.target: self._policy.targets[stage.target].id for stage in rule.stages},
+            stages=rule.stages,
+        )
+        if len(command.encode()) > MESSAGE_LIMIT:
+            raise Refusal(
+                Reason.POLICY_INVALID,
+                f"rule {rule.name!r} is too large for a message ({len(command.encode())} bytes)",
+                remedy="Shorten the rule: fewer stages, or less in `environment_variables`.",
+            )
+        self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
+        self._ledger.keep("recipe", how.digest, how.model_dump_json())
+        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=str(origin)))
+        # Sent as long as no delivery has been seen: an earlier try may have died right here.
+        if row.state is State.REQUESTED and row.command is not None:
+            self._queue.send(PromoteModel.model_validate_json(row.command))
+        return row
+
+
+def _lines(verdicts: tuple[rules.Verdict, ...]) -> tuple[str, ...]:
+    return tuple(f"{verdict.rule}: {verdict.why or 'matches'}" for verdict in verdicts)

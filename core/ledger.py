@@ -1,0 +1,134 @@
+"""What was wanted and what came of it. Records only: the target workspace shows what is."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from core.commands import PromoteModel
+from core.errors import Reason
+
+
+class State(StrEnum):
+    """Where a promotion stands. Part of the contract (docs/contracts)."""
+
+    REQUESTED = "requested"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PARKED = "parked"
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (State.REQUESTED, State.RUNNING, State.WAITING, State.PARKED)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Promotion(_Record):
+    """One model version in one stage: who asked, what for, how far it is, and what came of it.
+
+    `hop` is the hop that is due next (at `due`), or the last one of a finished promotion. `result` tells how to call
+    what was deployed, or holds what Azure said about a failure. `command` is the message that is due, and `etag` the
+    version of the row as it was read.
+    """
+
+    id: str
+    state: State
+    why: str = ""
+    reason: Reason | None = None
+    remedy: str | None = None
+    source: str
+    model: str
+    version: str
+    origin: str | None = None
+    evidence: str = ""
+    target: str
+    serve: str
+    endpoint: str
+    session_id: str
+    trigger: str
+    rule: str
+    policy_digest: str
+    manifest_digest: str | None = None
+    recipe_digest: str | None = None
+    requested_by: str
+    requested_at: datetime
+    updated_at: datetime
+    attempt: int = 1
+    hop: int = 0
+    due: datetime | None = None
+    result: Mapping[str, Any] | None = None
+    command: str | None = None
+    etag: str | None = None
+
+    @classmethod
+    def requested(cls, command: PromoteModel, *, now: datetime, evidence: str = "") -> Self:
+        """The row that stands before the first message is sent."""
+        return cls(
+            id=command.promotion_id,
+            state=State.REQUESTED,
+            source=command.source_name,
+            model=command.model,
+            version=command.version,
+            origin=command.origin,
+            evidence=evidence,
+            target=command.stage.target,
+            serve=command.stage.serve,
+            endpoint=command.endpoint,
+            session_id=command.session_id,
+            trigger=command.trigger,
+            rule=command.rule,
+            policy_digest=command.policy_digest,
+            manifest_digest=command.manifest_digest,
+            recipe_digest=command.recipe_digest,
+            requested_by=command.requested_by,
+            requested_at=command.requested_at,
+            updated_at=now,
+            attempt=command.attempt,
+            hop=command.hop,
+            command=command.encode().decode(),
+        )
+
+
+class StepRecord(_Record):
+    """One thing that a promotion did or saw, in the order of `hop` and `number`."""
+
+    promotion_id: str
+    hop: int
+    number: int
+    step: str
+    detail: str = ""
+    at: datetime
+
+
+class EventOutcome(StrEnum):
+    """What intake made of an event: a promotion, nothing (no rule asks for it), or a refusal that needs somebody."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+
+
+class EventRecord(_Record):
+    """One event and what came of it; `promotion_id` if it asked for a promotion, `verdicts` what each rule said."""
+
+    event_id: str
+    event_type: str
+    source: str
+    subject: str
+    outcome: EventOutcome
+    reason: Reason | None = None
+    why: str = ""
+    remedy: str | None = None
+    promotion_id: str | None = None
+    verdicts: tuple[str, ...] = ()
+    received_at: datetime

@@ -1,0 +1,47 @@
+"""What a delivery of a command ends with: one channel, matched exhaustively."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.commands import Operation, Phase
+from core.errors import Reason
+
+
+@dataclass(frozen=True)
+class Done:
+    """The target shows what the command wants. `result` tells how to call it."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something takes its time: look again. `operation` is what Azure is busy with, if it said so."""
+
+    phase: Phase
+    why: str
+    operation: Operation | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Parked:
+    """Somebody must do something first (`remedy`); it is looked at again by itself."""
+
+    reason: Reason
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It ends here. `remedy` says what to do; a newer promotion that took over is the reason SUPERSEDED."""
+
+    reason: Reason
+    why: str
+    remedy: str
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+Outcome = Done | Waiting | Parked | Refused

@@ -1,0 +1,171 @@
+"""What a model needs in order to be served: its files (manifest) and the recipe of how to run them. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import Reason, Refusal
+from core.origin import Origin
+
+MLMODEL = "MLmodel"
+# Text files that are read in order to decide (MLmodel, input examples); models themselves are never read.
+READABLE_LIMIT = 1024 * 1024
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON: equal content, equal digest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class File(_Value):
+    """A file of a model: path below the model's root, size in bytes, the blob's ETag, MD5 (base64) if it has one."""
+
+    path: str
+    size: int
+    etag: str
+    md5: str | None = None
+
+
+class Manifest(_Value):
+    """The files of a model version as they were when the promotion was decided.
+
+    `account_url`, `container` and `root` say where the blobs are; a file's blob is `root/path`. For a model that is one
+    file, `root` is its folder and `folder` is empty; else `folder` is the last part of the root, whose name some scoring
+    scripts rely on.
+    """
+
+    account_url: str
+    container: str
+    root: str
+    folder: str
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def paths(self) -> tuple[str, ...]:
+        return tuple(file.path for file in self.files)
+
+
+class Recipe(_Value):
+    """How to serve the model: for now, as MLflow model without code of its own.
+
+    `sample_request` is the body of a scoring request made from the model's own input example (or its signature, which
+    `sample_source` then says), None if it has neither.
+    """
+
+    kind: Literal["mlflow"]
+    flavors: Mapping[str, Any]
+    sample_request: Mapping[str, Any] | None = None
+    sample_source: str | None = None
+
+
+def parse_mlmodel(content: bytes) -> Mapping[str, Any]:
+    """The MLmodel file. Raises Refusal if it cannot be read as one."""
+    try:
+        parsed = yaml.safe_load(content.decode("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _not_servable(
+            f"MLmodel cannot be read: {str(error)[:300]}", "Log the model again with MLflow."
+        ) from error
+    if not isinstance(parsed, Mapping) or not isinstance(parsed.get("flavors"), Mapping):
+        raise _not_servable("MLmodel names no flavors", "Log the model again with MLflow.")
+    return parsed
+
+
+def example_path(mlmodel: Mapping[str, Any], files: tuple[str, ...]) -> str | None:
+    """Where the input example is, if the model has one: as MLmodel says, and only if the file is there."""
+    info = mlmodel.get("saved_input_example_info")
+    path = info.get("artifact_path") if isinstance(info, Mapping) else None
+    return path if isinstance(path, str) and path in files else None
+
+
+def recipe(origin: Origin, files: tuple[str, ...], mlmodel: Mapping[str, Any] | None, example: bytes | None) -> Recipe:
+    """The recipe for these files. Raises Refusal, naming what is missing and where it was looked for."""
+    if mlmodel is None:
+        nested = [path for path in files if path.rpartition("/")[2] == MLMODEL]
+        hint = f" (there is one at {nested[0]}: register that folder itself)" if nested else ""
+        raise _not_servable(
+            f"the {origin} model has no MLmodel file at its root{hint}; files: {', '.join(files[:10]) or 'none'}",
+            "Log the model with MLflow and register the folder that holds MLmodel.",
+        )
+    flavors = mlmodel["flavors"]
+    if "python_function" not in flavors:
+        raise _not_servable(
+            f"MLmodel has no python_function flavor, only {', '.join(flavors)}",
+            "Log the model with an MLflow flavor that can be loaded as python_function.",
+        )
+    request, source = sample_request(mlmodel, example)
+    return Recipe(kind="mlflow", flavors=_plain(flavors), sample_request=request, sample_source=source)
+
+
+def sample_request(mlmodel: Mapping[str, Any], example: bytes | None) -> tuple[Mapping[str, Any] | None, str | None]:
+    """A scoring request in the form that Azure ML's no-code MLflow deployments take, and what it was made from."""
+    if example is not None:
+        info = mlmodel.get("saved_input_example_info") or {}
+        try:
+            return {"input_data": _input_data(json.loads(example), info)}, str(info.get("artifact_path"))
+        except (ValueError, UnicodeDecodeError):
+            pass  # an example that is no JSON cannot be sent; the signature may do
+    columns = _signature_columns(mlmodel)
+    if columns:
+        row = [_zero(column.get("type")) for column in columns]
+        data = {"columns": [column["name"] for column in columns], "index": [0], "data": [row]}
+        return {"input_data": data}, "signature"
+    return None, None
+
+
+def _input_data(example: Any, info: Mapping[str, Any]) -> Any:
+    """MLflow's example, as `input_data`: DataFrames in split orient with all three keys, tensors as they are."""
+    if isinstance(example, Mapping):
+        for wrapper in ("dataframe_split", "inputs", "instances"):
+            if wrapper in example and info.get("type") != "json_object":
+                return _input_data(example[wrapper], {}) if wrapper == "dataframe_split" else example[wrapper]
+        if {"columns", "data"} <= example.keys():
+            index = example.get("index") or list(range(len(example["data"])))
+            return {"columns": example["columns"], "index": index, "data": example["data"]}
+    return example
+
+
+def _signature_columns(mlmodel: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    signature = mlmodel.get("signature")
+    inputs = signature.get("inputs") if isinstance(signature, Mapping) else None
+    try:
+        columns = json.loads(inputs) if isinstance(inputs, str) else []
+    except ValueError:
+        return []
+    named = [column for column in columns if isinstance(column, Mapping) and column.get("name")]
+    return named if len(named) == len(columns) and all(column.get("type") != "tensor" for column in named) else []
+
+
+def _zero(column_type: Any) -> Any:
+    match column_type:
+        case "string":
+            return "a"
+        case "boolean":
+            return False
+        case "integer" | "long":
+            return 0
+        case "datetime":
+            return "2000-01-01T00:00:00"
+        case _:
+            return 0.0
+
+
+def _plain(value: Any) -> Any:
+    """YAML gives dates and the like; a recipe is JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _not_servable(message: str, remedy: str) -> Refusal:
+    return Refusal(Reason.NOT_SERVABLE, message, remedy=remedy)

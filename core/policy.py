@@ -1,0 +1,375 @@
+"""`promotion.yaml`: which models are promoted, from where, to where, and how. Frozen models and a pure match.
+
+Field names are those of Azure ML's CLI v2 YAML wherever Azure ML has a name for the thing.
+"""
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.events import WorkspaceId
+from core.origin import Origin
+
+# Managed online endpoints: 3 to 32 characters, letters, digits and hyphens, starting with a letter
+# (Azure ML, "manage resources and quotas for online endpoints").
+ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
+ENDPOINT_NAME_LIMIT = 32
+_DURATION = re.compile(r"(?P<number>\d+)\s*(?P<unit>s|m|h|d)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Trigger(StrEnum):
+    """What may start a promotion."""
+
+    MODEL_REGISTERED = "model_registered"
+
+
+def _duration(value: str) -> str:
+    if not _DURATION.fullmatch(value):
+        raise ValueError(f"{value!r} is no duration: write a number and s, m, h or d, such as 60m")
+    return value
+
+
+def _endpoint_template(value: str) -> str:
+    names = re.findall(r"\{([^{}]*)\}", value)
+    if unknown := [name for name in names if name != "model"]:
+        raise ValueError(f"unknown placeholder {{{unknown[0]}}}: only {{model}} can be used in an endpoint name")
+    plain = value.replace("{model}", "model")
+    if not ENDPOINT_NAME.fullmatch(plain) and "{model}" not in value:
+        raise ValueError(
+            f"{value!r} is no valid endpoint name: 3 to 32 letters, digits and hyphens, starting with a letter"
+        )
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+def seconds(duration: str) -> float:
+    """A duration of the policy, such as `60m`, in seconds."""
+    found = _DURATION.fullmatch(duration)
+    if not found:
+        raise ValueError(f"no duration: {duration!r}")
+    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])}).total_seconds()
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Workspace(_Strict):
+    """An Azure ML workspace, in the three names that the Azure CLI asks for."""
+
+    subscription_id: str = Field(min_length=1)
+    resource_group: str = Field(min_length=1)
+    workspace: str = Field(min_length=1)
+
+    @property
+    def id(self) -> WorkspaceId:
+        return WorkspaceId(**self.model_dump())
+
+
+class Match(_Strict):
+    """What a rule applies to. Everything that is given must hold; what is left out matches anything."""
+
+    source: str | None = Field(None, description="Name of one of the sources.")
+    model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
+    origin: Origin | tuple[Origin, ...] | None = Field(None, description="designer, notebook or automl; or a list.")
+    tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
+    trigger: tuple[Trigger, ...] = Field((Trigger.MODEL_REGISTERED,), min_length=1)
+
+
+class RequestSettings(_Strict):
+    """As Azure ML's `request_settings` of an online deployment."""
+
+    request_timeout_ms: int = Field(5000, ge=1, le=180_000)
+    max_concurrent_requests_per_instance: int = Field(1, ge=1)
+
+
+class Deadlines(_Strict):
+    """How long each phase of a promotion may take before it is given up; durations such as 60m."""
+
+    artifacts: Duration = "6h"
+    deploy: Duration = "60m"
+    smoke: Duration = "10m"
+    park: Duration = "7d"
+
+
+class RealtimeStage(_Strict):
+    """A managed online endpoint in one target."""
+
+    target: str
+    serve: Literal["realtime"]
+    endpoint: Annotated[str, AfterValidator(_endpoint_template)] = Field(
+        "{model}", description="Name of the endpoint; {model} stands for the model's name, made fit for an endpoint."
+    )
+    target_model_name: str | None = Field(None, description="Name of the model in the target; the source's by default.")
+    instance_type: str = "Standard_DS3_v2"
+    instance_count: int = Field(1, ge=1)
+    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
+    request_settings: RequestSettings | None = None
+    environment_variables: Mapping[str, str] = Field(default_factory=dict)
+    adopt: bool = Field(False, description="Take over an endpoint of this name that this service did not create.")
+    deadlines: Deadlines = Deadlines()
+
+    def endpoint_for(self, model: str) -> str:
+        return endpoint_name(self.endpoint, model)
+
+
+Stage = RealtimeStage
+
+
+class Rule(_Strict):
+    """The first rule that matches decides; its stages are taken in order, each after the one before has succeeded."""
+
+    name: str = Field(min_length=1, max_length=100)
+    match: Match = Match()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+
+class Policy(_Strict):
+    """The whole of `promotion.yaml`."""
+
+    version: Literal[1]
+    sources: Mapping[str, Workspace] = Field(min_length=1)
+    targets: Mapping[str, Workspace] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        problems = [
+            *_duplicates("rule name", [rule.name for rule in self.rules]),
+            *_shared_workspaces("sources", self.sources),
+            *_shared_workspaces("targets", self.targets),
+        ]
+        for index, rule in enumerate(self.rules):
+            if rule.match.source is not None and rule.match.source not in self.sources:
+                problems.append(f"rules.{index}.match.source: {rule.match.source!r} is none of the sources")
+            problems += [
+                f"rules.{index}.stages.{number}.target: {stage.target!r} is none of the targets"
+                for number, stage in enumerate(rule.stages)
+                if stage.target not in self.targets
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def source_name(self, workspace: WorkspaceId) -> str | None:
+        """The name under which the policy lists this workspace as a source."""
+        return next((name for name, source in self.sources.items() if source.id.key == workspace.key), None)
+
+
+def _duplicates(what: str, values: list[str]) -> list[str]:
+    return [f"rules: {what} {value!r} is used twice" for value in sorted({v for v in values if values.count(v) > 1})]
+
+
+def _shared_workspaces(section: str, workspaces: Mapping[str, Workspace]) -> list[str]:
+    """Two names for one workspace would give one endpoint two sessions, hence two writers."""
+    seen: dict[str, str] = {}
+    problems = []
+    for name, workspace in workspaces.items():
+        first = seen.setdefault(workspace.id.key, name)
+        if first != name:
+            problems.append(f"{section}.{name}: the same workspace as {section}.{first}; name each workspace once")
+    return problems
+
+
+# ---------------------------------------------------------------------------------------------------------------- match
+
+
+class ModelFacts(_Strict):
+    """What a rule can ask about a model version."""
+
+    source: str
+    name: str
+    origin: Origin | None = Field(description="None while it is not known: then no rule is held against it.")
+    tags: Mapping[str, str]
+    trigger: Trigger
+
+
+class Verdict(_Strict):
+    """Whether a rule matches; if not, why."""
+
+    rule: str
+    matches: bool
+    why: str = ""
+
+
+def judge(policy: Policy, facts: ModelFacts) -> tuple[Rule | None, tuple[Verdict, ...]]:
+    """The first rule that matches, and a verdict on each rule up to it."""
+    verdicts: list[Verdict] = []
+    for rule in policy.rules:
+        why = _mismatch(rule.match, facts)
+        verdicts.append(Verdict(rule=rule.name, matches=why is None, why=why or ""))
+        if why is None:
+            return rule, tuple(verdicts)
+    return None, tuple(verdicts)
+
+
+def could_concern(policy: Policy, source: str, model: str, trigger: Trigger) -> bool:
+    """Whether any rule might match: asked before the model is read, so that most events cost no request."""
+    return any(_mismatch_by_name(rule.match, source, model, trigger) is None for rule in policy.rules)
+
+
+def _mismatch(match: Match, facts: ModelFacts) -> str | None:
+    if why := _mismatch_by_name(match, facts.source, facts.name, facts.trigger):
+        return why
+    origins = (match.origin,) if isinstance(match.origin, Origin) else match.origin
+    if origins and facts.origin is not None and facts.origin not in origins:
+        return f"origin {facts.origin} is not {' or '.join(origins)}"
+    for key, wanted in match.tags.items():
+        value = facts.tags.get(key)
+        if value is None:
+            return f"tag {key} is missing"
+        if not fnmatch.fnmatchcase(value, wanted):
+            return f"tag {key} is {value!r}, not {wanted!r}"
+    return None
+
+
+def _mismatch_by_name(match: Match, source: str, model: str, trigger: Trigger) -> str | None:
+    if match.source not in (None, source):
+        return f"source {source} is not {match.source}"
+    if trigger not in match.trigger:
+        return f"trigger {trigger} is not {' or '.join(match.trigger)}"
+    if not fnmatch.fnmatchcase(model, match.model):
+        return f"model {model!r} does not match {match.model!r}"
+    return None
+
+
+def endpoint_name(template: str, model: str) -> str:
+    """A valid endpoint name for this model: the same for the same model, another for another model.
+
+    Characters that an endpoint name cannot have become hyphens, and it is cut to 32; a name that had to be changed in
+    this way ends in six characters of a hash, so that two models never share one by accident.
+    """
+    plain = template.replace("{model}", model)
+    fit = re.sub(r"-{2,}", "-", re.sub(r"[^a-zA-Z0-9-]", "-", plain)).strip("-")
+    if not fit[:1].isalpha():
+        fit = f"m-{fit}"
+    fit = fit.lower()
+    if fit == plain.lower() and ENDPOINT_NAME.fullmatch(fit):
+        return fit
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:6]
+    return f"{fit[: ENDPOINT_NAME_LIMIT - 7].strip('-')}-{digest}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- load
+
+
+class PolicyProblem(_Strict):
+    """One mistake in the file, where a person looks for it."""
+
+    line: int | None
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" if self.line else "the file"
+        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+
+
+class PolicyInvalid(Exception):
+    """The policy file has mistakes; `problems` lists all that could be found."""
+
+    def __init__(self, name: str, problems: list[PolicyProblem]) -> None:
+        self.problems = problems
+        super().__init__(f"{name} is not a valid promotion policy:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+class LoadedPolicy(_Strict):
+    """A policy and the SHA-256 of the text that it was read from."""
+
+    policy: Policy
+    digest: str
+
+
+def load(path: Path) -> LoadedPolicy:
+    """Read a policy file. Raises PolicyInvalid with every mistake, by line and field; OSError if it cannot be read."""
+    return parse(path.read_bytes(), name=path.name)
+
+
+def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
+    """As `load`, from the file's bytes."""
+    try:
+        text = content.decode("utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise PolicyInvalid(name, [PolicyProblem(line=None, field="", message=f"not UTF-8: {error}")]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = PolicyProblem(
+            line=mark.line + 1 if mark else None, field="", message=f"not YAML: {getattr(error, 'problem', error)}"
+        )
+        raise PolicyInvalid(name, [problem]) from error
+    lines: dict[tuple[str, ...], int] = {}
+    problems = _walk(root, (), lines) if root is not None else []
+    if problems:
+        raise PolicyInvalid(name, problems)
+    try:
+        policy = Policy.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise PolicyInvalid(name, _problems(error, lines)) from error
+    return LoadedPolicy(policy=policy, digest=hashlib.sha256(content).hexdigest())
+
+
+def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
+    """Note the line of each field; report keys that stand twice, which YAML readers drop in silence."""
+    lines.setdefault(path, node.start_mark.line + 1)
+    problems: list[PolicyProblem] = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            field = (*path, str(key.value))
+            if field in lines:
+                problems.append(
+                    PolicyProblem(line=key.start_mark.line + 1, field=".".join(field), message="stands here twice")
+                )
+            lines[field] = key.start_mark.line + 1
+            problems += _walk(value, field, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            problems += _walk(value, (*path, str(index)), lines)
+    return problems
+
+
+def _problems(error: ValidationError, lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
+    problems = []
+    for found in error.errors(include_url=False):
+        message = found["msg"].removeprefix("Value error, ")
+        if found["loc"] == ():
+            # A check across fields: each part names its own field.
+            for part in message.split("; "):
+                field, _, text = part.partition(": ")
+                problems.append(PolicyProblem(line=_line(field.split("."), lines), field=field, message=text))
+            continue
+        field_path = [str(part) for part in found["loc"] if not _is_union_label(part)]
+        problems.append(PolicyProblem(line=_line(field_path, lines), field=".".join(field_path), message=_plain(found)))
+    return problems
+
+
+def _is_union_label(part: Any) -> bool:
+    """Pydantic puts the name of the tried type into the path of an error in a union."""
+    return isinstance(part, str) and ("[" in part or part in {"Origin"})
+
+
+def _plain(found: Any) -> str:
+    if found["type"] == "extra_forbidden":
+        return "unknown field; check its spelling against the policy reference"
+    if found["type"] == "missing":
+        return "is required"
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+def _line(path: list[str], lines: dict[tuple[str, ...], int]) -> int | None:
+    """The line of this field, or of the nearest thing around it that stands in the file."""
+    for end in range(len(path), -1, -1):
+        if (line := lines.get(tuple(path[:end]))) is not None:
+            return line
+    return None

@@ -1,0 +1,294 @@
+"""The heart: one delivery of a command advances its promotion as far as it can go without waiting.
+
+A delivery observes what the target shows, lets `realtime.decide` name the next step, carries it out, and goes on until
+something must be waited for or its time is up. Then it sends its own successor, to be delivered later, and returns. So
+nothing waits inside a function, and a delivery that comes twice, late or after a crash starts from what is there.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from core import realtime
+from core.commands import Operation, Phase, PromoteModel, decode, promotion_id
+from core.errors import Blocked, Reason, Refusal, Transient
+from core.events import WorkspaceId
+from core.ledger import Promotion, State, StepRecord
+from core.outcomes import Done, Outcome, Parked, Refused, Waiting
+from core.packaging import Manifest, Recipe
+from core.policy import Deadlines, seconds
+from core.ports import CommandQueue, Ledger, Target
+from core.realtime import Do, Look, Seen, Wanted
+
+log = logging.getLogger(__name__)
+
+# A delivery does bounded work, well within the lock of its message.
+DELIVERY_SECONDS = 60.0
+# Unknown exceptions are met with this many looks more; then the dead-letter queue has the message.
+UNKNOWN_FAULT_LIMIT = 5
+SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
+PARKED_WAIT = 900.0
+LONGEST_BACK_OFF = 300.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that one delivery may take; asked before every step."""
+
+    ends: float
+
+    @classmethod
+    def of(cls, seconds_from_now: float) -> "Budget":
+        return cls(time.monotonic() + seconds_from_now)
+
+    def is_left(self) -> bool:
+        return time.monotonic() < self.ends
+
+
+class Promoter:
+    """Advances promotions. `target_for` gives the workspace that a command names; `now` is the current time (UTC)."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        queue: CommandQueue,
+        target_for: Callable[[WorkspaceId], Target],
+        now: Callable[[], datetime],
+        delivery_seconds: float = DELIVERY_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._target_for = target_for
+        self._now = now
+        self._delivery_seconds = delivery_seconds
+
+    def deliver(self, body: bytes) -> None:
+        """One delivery of one message. Returning completes the message; raising gives it back to the queue.
+
+        Raises UndecodableMessage for a body that is no command; whatever keeps the successor from being sent; and an
+        unknown exception once it has come more than UNKNOWN_FAULT_LIMIT times in a row.
+        """
+        command = decode(body)
+        try:
+            self._advance_and_conclude(command)
+        except Transient as fault:
+            self._back_off(command, fault)
+        except Exception as fault:
+            if command.faults >= UNKNOWN_FAULT_LIMIT:
+                raise
+            log.exception("unknown fault %d in promotion %s", command.faults + 1, command.promotion_id)
+            successor = _next_hop(command, faults=command.faults + 1)
+            wait = _back_off_seconds(successor.faults, None)
+            self._postpone(successor, wait, State.WAITING, f"unknown fault: {type(fault).__name__}: {fault}"[:500])
+
+    # ------------------------------------------------------------------------------------------------ one delivery
+
+    def _advance_and_conclude(self, command: PromoteModel) -> None:
+        row = self._ledger.promotion(command.promotion_id)
+        if row is None:
+            row = self._ledger.open(Promotion.requested(command, now=self._now()))
+        if _is_stale(command, row):
+            log.info("stale delivery of %s, hop %d: %s at hop %d", row.id, command.hop, row.state, row.hop)
+            return
+        if row.state is State.REQUESTED:
+            row = self._ledger.save(row.model_copy(update={"state": State.RUNNING, "updated_at": self._now()}))
+        try:
+            outcome = self._advance(command)
+        except Refusal as refusal:
+            outcome = Refused(refusal.reason, str(refusal), refusal.remedy)
+        except Blocked as blocked:
+            outcome = Parked(blocked.reason, str(blocked), blocked.remedy)
+        self._conclude(command, row, self._within_deadline(command, outcome))
+
+    def _advance(self, command: PromoteModel) -> Outcome:
+        """Observe, decide, act, and again."""
+        if refused := self._stage_before_is_gone(command):
+            return refused
+        budget = Budget.of(self._delivery_seconds)
+        target = self._target_for(command.target)
+        wanted = self._wanted(command)
+        seen = Seen(operation=command.operation)
+        number = 0
+        while True:
+            step = realtime.decide(wanted, seen)
+            if isinstance(step, Look):
+                seen = realtime.look(target, wanted, seen, step)
+            elif isinstance(step, Do):
+                if not budget.is_left():
+                    return Waiting(command.phase or Phase.DEPLOY, "going on in the next delivery", retry_after=0.0)
+                performed = realtime.perform(target, wanted, seen, step, may_go_on=budget.is_left)
+                seen = performed.seen
+                self._note(command, number, step.effect.value, performed.detail)
+                number += 1
+            elif isinstance(step, Refused):
+                return realtime.explain_failure(target, wanted, step, seen.operation)
+            else:
+                return step
+
+    def _wanted(self, command: PromoteModel) -> Wanted:
+        return Wanted(
+            command,
+            Manifest.model_validate_json(self._ledger.kept("manifest", command.manifest_digest)),
+            Recipe.model_validate_json(self._ledger.kept("recipe", command.recipe_digest)),
+        )
+
+    def _stage_before_is_gone(self, command: PromoteModel) -> Refused | None:
+        """A stage is only worth promoting to while the one before it stands."""
+        if command.stage_number == 0:
+            return None
+        before = command.promotion_id.rpartition("-")[0]
+        row = self._ledger.promotion(promotion_id(before, command.stage_number - 1))
+        if row is not None and row.state is State.SUCCEEDED:
+            return None
+        return Refused(
+            Reason.SUPERSEDED,
+            f"stage {command.stage_number} of this path is {row.state if row else 'unknown'}, no longer succeeded",
+            remedy="Promote the model again from the first stage.",
+        )
+
+    def _within_deadline(self, command: PromoteModel, outcome: Outcome) -> Outcome:
+        """Nothing waits for ever: past the deadline of its phase, a promotion is refused."""
+        if not isinstance(outcome, Waiting | Parked):
+            return outcome
+        phase = _phase(outcome)
+        since = command.phase_since if command.phase is phase and command.phase_since else self._now()
+        limit = _deadline(command.stage.deadlines, phase)
+        if (self._now() - since).total_seconds() <= limit:
+            return outcome
+        return Refused(
+            Reason.DEADLINE_EXCEEDED,
+            f"gave up after {limit / 60:.0f} minutes of waiting: {outcome.why}",
+            remedy=outcome.remedy
+            if isinstance(outcome, Parked)
+            else f"Find out in the target workspace why it takes so long, or raise `deadlines.{phase}` in the policy.",
+        )
+
+    # ------------------------------------------------------------------------------------------------- its outcome
+
+    def _conclude(self, command: PromoteModel, row: Promotion, outcome: Outcome) -> None:
+        match outcome:
+            case Waiting():
+                successor = self._successor(command, outcome.operation, Phase(outcome.phase))
+                wait = _poll_seconds(self._now() - (successor.phase_since or self._now()), outcome.retry_after)
+                self._postpone(successor, wait, State.WAITING, outcome.why)
+            case Parked():
+                successor = self._successor(command, None, Phase.PARK)
+                self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, outcome.reason, outcome.remedy)
+            case Refused():
+                state = State.SUPERSEDED if outcome.reason is Reason.SUPERSEDED else State.REFUSED
+                self._finish(command, row, state, outcome)
+            case Done():
+                self._send_next_stage(command)
+                self._finish(command, row, State.SUCCEEDED, outcome)
+            case _:
+                assert_never(outcome)
+
+    def _successor(self, command: PromoteModel, operation: Operation | None, phase: Phase) -> PromoteModel:
+        since = command.phase_since if command.phase is phase and command.phase_since else self._now()
+        return _next_hop(command, faults=0, transients=0, operation=operation, phase=phase, phase_since=since)
+
+    def _back_off(self, command: PromoteModel, fault: Transient) -> None:
+        successor = _next_hop(command, transients=command.transients + 1)
+        wait = _back_off_seconds(successor.transients, fault.retry_after)
+        self._postpone(successor, wait, State.WAITING, f"transient fault: {fault}"[:500])
+
+    def _postpone(
+        self,
+        successor: PromoteModel,
+        wait: float,
+        state: State,
+        why: str,
+        reason: Reason | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        """Send the successor, then write down that it is due. In this order: a crash between them repeats this hop."""
+        due = self._now() + timedelta(seconds=wait)
+        self._queue.send(successor, not_before=due)
+        log.info("promotion %s waits until %s: %s", successor.promotion_id, due.isoformat(), why)
+        try:
+            row = self._ledger.promotion(successor.promotion_id)
+            if row is None or _is_stale(successor, row):
+                return
+            changes: dict[str, object] = {"state": state, "why": why, "reason": reason, "remedy": remedy, "due": due}
+            changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
+            self._ledger.save(row.model_copy(update=changes))
+        except Transient as fault:
+            # The successor is on its way, so nothing is lost: it will write the row itself.
+            log.warning("could not record the wait of promotion %s: %s", successor.promotion_id, fault)
+
+    def _send_next_stage(self, command: PromoteModel) -> None:
+        number = command.stage_number + 1
+        if number == len(command.stages):
+            return
+        path = command.promotion_id.rpartition("-")[0]
+        following = command.model_copy(
+            update={
+                "promotion_id": promotion_id(path, number),
+                "stage_number": number,
+                "hop": 0,
+                "faults": 0,
+                "transients": 0,
+                "operation": None,
+                "phase": None,
+                "phase_since": None,
+            }
+        )
+        row = self._ledger.open(Promotion.requested(following, now=self._now()))
+        if row.state is State.REQUESTED:
+            self._queue.send(following)
+
+    def _finish(self, command: PromoteModel, row: Promotion, state: State, outcome: Done | Refused) -> None:
+        changes: dict[str, object] = {"state": state, "updated_at": self._now(), "due": None, "hop": command.hop}
+        if isinstance(outcome, Done):
+            changes |= {"why": "", "reason": None, "remedy": None, "result": dict(outcome.result)}
+        else:
+            result = dict(outcome.detail) or None
+            changes |= {"why": outcome.why, "reason": outcome.reason, "remedy": outcome.remedy, "result": result}
+        self._ledger.save(row.model_copy(update=changes))
+        log.info("promotion %s: %s %s", row.id, state, changes["why"])
+
+    def _note(self, command: PromoteModel, number: int, step: str, detail: str) -> None:
+        log.info("promotion %s: %s: %s", command.promotion_id, step, detail)
+        at = self._now()
+        self._ledger.note(
+            StepRecord(
+                promotion_id=command.promotion_id, hop=command.hop, number=number, step=step, detail=detail, at=at
+            )
+        )
+
+
+def _is_stale(command: PromoteModel, row: Promotion) -> bool:
+    """Whether this delivery belongs to the past: its promotion has ended, or a later hop is already on its way."""
+    if command.attempt != row.attempt:
+        return command.attempt < row.attempt
+    return row.state.is_final or command.hop < row.hop
+
+
+def _next_hop(command: PromoteModel, **changes: object) -> PromoteModel:
+    return command.model_copy(update={"hop": command.hop + 1, **changes})
+
+
+def _phase(outcome: Waiting | Parked) -> Phase:
+    return outcome.phase if isinstance(outcome, Waiting) else Phase.PARK
+
+
+def _deadline(deadlines: Deadlines, phase: Phase) -> float:
+    limit: str = getattr(deadlines, phase.value)
+    return seconds(limit)
+
+
+def _poll_seconds(waited: timedelta, retry_after: float | None) -> float:
+    """Look again after a quarter of the time waited so far: soon at first, seldom for what takes long.
+
+    The service's own Retry-After is the least; without one a second is. Never more than a minute.
+    """
+    least = SHORTEST_WAIT if retry_after is None else retry_after
+    return max(least, min(waited.total_seconds() / 4, LONGEST_WAIT))
+
+
+def _back_off_seconds(times: int, retry_after: float | None) -> float:
+    return max(retry_after or 0.0, min(2.0**times, LONGEST_BACK_OFF))

@@ -1,0 +1,64 @@
+"""What the environment says, read once; what is missing is named. Keys are spelled as Azure Functions spells them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+QUEUE = "PROMOTION_QUEUE"
+POLICY = "PROMOTION_POLICY"
+SERVICE_BUS = "ServiceBusConnection"
+LEDGER_TABLES = "LedgerStorage__tableServiceUri"
+LEDGER_BLOBS = "LedgerStorage__blobServiceUri"
+
+
+class SettingsInvalid(Exception):
+    """A setting is missing or wrong; the message names each one and what it should hold."""
+
+
+@dataclass(frozen=True)
+class ServiceBusConnection:
+    """Either the namespace's host name, reached with the managed identity, or a connection string (development)."""
+
+    namespace: str | None
+    connection_string: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the service is told from outside."""
+
+    queue: str
+    service_bus: ServiceBusConnection
+    ledger_tables: str
+    ledger_blobs: str
+    policy: Path
+
+
+def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
+    """The settings. Raises SettingsInvalid, naming all that is missing."""
+    missing: list[str] = []
+
+    def required(name: str, what: str) -> str:
+        value = environment.get(name, "").strip()
+        if not value:
+            missing.append(f"{name}: {what}")
+        return value
+
+    namespace = environment.get(f"{SERVICE_BUS}__fullyQualifiedNamespace", "").strip() or None
+    connection_string = environment.get(SERVICE_BUS, "").strip() or None
+    if not (namespace or connection_string):
+        missing.append(
+            f"{SERVICE_BUS}__fullyQualifiedNamespace: the Service Bus namespace, NAME.servicebus.windows.net"
+        )
+    settings = Settings(
+        queue=required(QUEUE, "name of the Service Bus queue for promotion commands"),
+        service_bus=ServiceBusConnection(namespace, connection_string),
+        ledger_tables=required(LEDGER_TABLES, "https://ACCOUNT.table.core.windows.net"),
+        ledger_blobs=required(LEDGER_BLOBS, "https://ACCOUNT.blob.core.windows.net"),
+        policy=app_root / (environment.get(POLICY, "").strip() or "promotion.yaml"),
+    )
+    if not settings.policy.is_file():
+        missing.append(f"{POLICY}: path of the promotion policy; there is no file {settings.policy}")
+    if missing:
+        raise SettingsInvalid("settings are missing:\n" + "\n".join(f"  {line}" for line in missing))
+    return settings

@@ -1,0 +1,68 @@
+"""The tags that this service writes in a target workspace, and how they are read back. Part of the contract.
+
+Azure allows 256 characters in a tag's value, so values are ids, digests and names, never documents.
+"""
+
+from collections.abc import Mapping
+
+from core.commands import Generation, PromoteModel
+
+PROMOTION = "promotion-id"
+GENERATION = "promotion-generation"
+SOURCE = "promotion-source"
+MODEL = "promotion-model"
+VERSION = "promotion-version"
+MANIFEST = "promotion-manifest"
+RECIPE = "promotion-recipe"
+ATTEMPT = "promotion-attempt"
+STABLE = "promotion-stable-deployment"
+VERIFIED = "promotion-verified"
+
+VALUE_LIMIT = 256
+
+
+def provenance(command: PromoteModel) -> dict[str, str]:
+    """Where a copy comes from: on the target's model, and on deployments. Equal for equal content."""
+    return {
+        PROMOTION: command.promotion_id,
+        SOURCE: command.source.key[:VALUE_LIMIT],
+        MODEL: command.model,
+        VERSION: command.version,
+        MANIFEST: command.manifest_digest,
+    }
+
+
+def deployment(command: PromoteModel) -> dict[str, str]:
+    return provenance(command) | {RECIPE: command.recipe_digest, ATTEMPT: str(command.attempt)}
+
+
+def claim(command: PromoteModel) -> dict[str, str]:
+    """What makes an endpoint ours, and this promotion the one that may change it."""
+    return {
+        PROMOTION: command.promotion_id,
+        GENERATION: str(command.generation),
+        ATTEMPT: str(command.attempt),
+    }
+
+
+def is_copy(tags: Mapping[str, str]) -> bool:
+    """Whether a model was put where it is by a promotion: no news for intake."""
+    return SOURCE in tags and MANIFEST in tags
+
+
+def is_copy_of(tags: Mapping[str, str], command: PromoteModel) -> bool:
+    wanted = provenance(command)
+    return all(tags.get(key) == wanted[key] for key in (SOURCE, MODEL, VERSION, MANIFEST))
+
+
+def generation(tags: Mapping[str, str]) -> Generation | None:
+    """Who has claimed an endpoint; None if it is not ours (or its tag was edited into something else)."""
+    try:
+        return Generation.parse(tags[GENERATION])
+    except (KeyError, ValueError):
+        return None
+
+
+def attempt(tags: Mapping[str, str]) -> int:
+    text = tags.get(ATTEMPT, "")
+    return int(text) if text.isdecimal() else 0

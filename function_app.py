@@ -1,0 +1,73 @@
+"""Composition root: settings and policy are read once and loudly; clients are made when first needed. No logic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import azure.functions as func
+from azure.core.credentials import TokenCredential
+
+from core import policy, settings
+from core.events import WorkspaceId
+from core.intake import Intake
+from core.ports import CommandQueue, Target
+from core.promotion import Promoter
+from functions import intake, operations, worker
+
+APP_ROOT = Path(__file__).parent
+SETTINGS = settings.read(os.environ, app_root=APP_ROOT)
+POLICY = policy.load(SETTINGS.policy)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@cache
+def _credential() -> TokenCredential:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
+
+
+@cache
+def _ledger() -> operations.StorageLedger:
+    return operations.StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential())
+
+
+@cache
+def _queue() -> CommandQueue:
+    from core.adapters.service_bus import ServiceBusCommandQueue
+
+    return ServiceBusCommandQueue(SETTINGS.service_bus, SETTINGS.queue, _credential())
+
+
+@cache
+def _intake() -> Intake:
+    from core.adapters.azure_ml_source import AzureMLSource
+
+    return Intake(policy=POLICY, source=AzureMLSource(_credential()), ledger=_ledger(), queue=_queue(), now=_now)
+
+
+@cache
+def _targets() -> Callable[[WorkspaceId], Target]:
+    from core.adapters.azure_ml_target import AzureMLTarget
+    from core.adapters.blobs import Blobs
+
+    blobs = Blobs(_credential())
+    return cache(lambda workspace: AzureMLTarget(_credential(), workspace, blobs))
+
+
+@cache
+def _promoter() -> Promoter:
+    return Promoter(ledger=_ledger(), queue=_queue(), target_for=_targets(), now=_now)
+
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+app.register_functions(intake.blueprint(_intake))
+app.register_functions(worker.blueprint(_promoter))
+app.register_functions(operations.blueprint(_ledger))

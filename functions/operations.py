@@ -1,0 +1,60 @@
+"""HTTP, for people and their tools: what was asked, how far it is, and what was refused. Read-only."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import azure.functions as func
+from pydantic import BaseModel
+
+from core.adapters.ledger_storage import StorageLedger
+from core.ledger import EventOutcome, State
+
+LIMIT = 200
+
+
+def blueprint(ledger: Callable[[], StorageLedger]) -> func.Blueprint:
+    bp = func.Blueprint()
+
+    @bp.function_name("list_promotions")
+    @bp.route("promotions", methods=["GET"])
+    def list_promotions(req: func.HttpRequest) -> func.HttpResponse:
+        state = req.params.get("state")
+        if state is not None and state not in set(State):
+            return _problem(400, f"state must be one of {', '.join(State)}, not {state!r}")
+        rows = ledger().promotions(state=State(state) if state else None, limit=LIMIT)
+        return _json({"promotions": _dump(rows)})
+
+    @bp.function_name("show_promotion")
+    @bp.route("promotions/{id}", methods=["GET"])
+    def show_promotion(req: func.HttpRequest) -> func.HttpResponse:
+        promotion_id = req.route_params["id"]
+        row = ledger().promotion(promotion_id)
+        if row is None:
+            return _problem(404, f"there is no promotion {promotion_id!r}")
+        steps = ledger().steps(promotion_id)
+        return _json(_dump([row])[0] | {"steps": _dump(steps)})
+
+    @bp.function_name("list_events")
+    @bp.route("events", methods=["GET"])
+    def list_events(req: func.HttpRequest) -> func.HttpResponse:
+        outcome = req.params.get("outcome")
+        if outcome is not None and outcome not in set(EventOutcome):
+            return _problem(400, f"outcome must be one of {', '.join(EventOutcome)}, not {outcome!r}")
+        return _json({"events": _dump(ledger().events(outcome=outcome, limit=LIMIT))})
+
+    return bp
+
+
+def _dump(records: Iterable[BaseModel]) -> list[dict[str, Any]]:
+    return [record.model_dump(mode="json", exclude={"etag", "command"}) for record in records]
+
+
+def _json(body: Any, status: int = 200, mimetype: str = "application/json") -> func.HttpResponse:
+    return func.HttpResponse(json.dumps(body), status_code=status, mimetype=mimetype)
+
+
+def _problem(status: int, detail: str) -> func.HttpResponse:
+    """An error as problem details (RFC 9457)."""
+    body = {"type": "about:blank", "status": status, "detail": detail}
+    return _json(body, status, "application/problem+json")
