@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import azure.functions as func
 from azure.core.credentials import TokenCredential
@@ -17,6 +18,9 @@ from core.intake import Intake
 from core.ports import CommandQueue, Target
 from core.promotion import Promoter
 from functions import intake, operations, worker
+
+if TYPE_CHECKING:
+    from core.adapters.ledger_storage import StorageLedger
 
 APP_ROOT = Path(__file__).parent
 SETTINGS = settings.read(os.environ, app_root=APP_ROOT)
@@ -35,8 +39,10 @@ def _credential() -> TokenCredential:
 
 
 @cache
-def _ledger() -> operations.StorageLedger:
-    return operations.StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential())
+def _ledger() -> StorageLedger:
+    from core.adapters.ledger_storage import StorageLedger
+
+    return StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential())
 
 
 @cache

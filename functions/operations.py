@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import azure.functions as func
 from pydantic import BaseModel
 
-from core.adapters.ledger_storage import StorageLedger
 from core.ledger import EventOutcome, State
+
+if TYPE_CHECKING:
+    from core.adapters.ledger_storage import StorageLedger
 
 LIMIT = 200
 
 
-def blueprint(ledger: Callable[[], StorageLedger]) -> func.Blueprint:
-    bp = func.Blueprint()
+def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
+    bp = func.Blueprint()  # type: ignore[no-untyped-call] # azure-functions leaves it bare
 
     @bp.function_name("list_promotions")
     @bp.route("promotions", methods=["GET"])

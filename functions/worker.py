@@ -10,7 +10,7 @@ from core.settings import QUEUE, SERVICE_BUS
 
 def blueprint(promoter: Callable[[], Promoter]) -> func.Blueprint:
     """`promoter` is asked for at the first message."""
-    bp = func.Blueprint()
+    bp = func.Blueprint()  # type: ignore[no-untyped-call] # azure-functions leaves it bare
 
     @bp.function_name("worker")
     @bp.service_bus_queue_trigger(
