@@ -1,0 +1,196 @@
+"""What tests, demos and people may do to Azure ML behind the clients' back. Contract: docs/contracts."""
+
+import base64
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Any, get_args
+
+from aiohttp import web
+
+from emulator.azure_ml.arm import ArmError, bad_request
+from emulator.azure_ml.jobs import Job, Jobs
+from emulator.azure_ml.online import deployment_as_json, endpoint_as_json
+from emulator.azure_ml.online_endpoints import OnlineEndpoints
+from emulator.azure_ml.operations import Kind, Operations, Outcome, PlantedOutcome
+from emulator.azure_ml.workspaces import ARTIFACTSTORE, BLOBSTORE, Location, Storage, Workspace, Workspaces
+from emulator.topology import DATA_SCIENTIST, Identity
+
+JOB_FIELDS = {
+    "name", "jobType", "runType", "experiment", "displayName", "status", "parent", "tags", "properties", "details",
+    "files", "outputs", "createdBy",
+}  # fmt: skip
+
+Respond = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class AzureMLControl:
+    def __init__(
+        self,
+        *,
+        workspaces: Workspaces,
+        jobs: Jobs,
+        endpoints: OnlineEndpoints,
+        operations: Operations,
+        storage: Storage,
+    ) -> None:
+        self._workspaces = workspaces
+        self._jobs = jobs
+        self._endpoints = endpoints
+        self._operations = operations
+        self._storage = storage
+
+    def routes(self) -> list[web.RouteDef]:
+        base = "/azure-ml"
+        return [
+            web.get(f"{base}/durations", _answering(self._get_durations)),
+            web.put(f"{base}/durations", _answering(self._set_durations)),
+            web.get(f"{base}/outcomes", _answering(self._list_outcomes)),
+            web.post(f"{base}/outcomes", _answering(self._plant_outcome)),
+            web.delete(f"{base}/outcomes/{{number}}", _answering(self._remove_outcome)),
+            web.delete(f"{base}/outcomes", _answering(self._clear_outcomes)),
+            web.get(f"{base}/{{workspace}}/resources", _answering(self._list_resources)),
+            web.post(f"{base}/{{workspace}}/jobs", _answering(self._create_job)),
+            web.post(f"{base}/{{workspace}}/jobs/{{name}}/finish", _answering(self._finish_job)),
+            web.get(
+                f"{base}/{{workspace}}/online-endpoints/{{endpoint}}/deployments/{{deployment}}/log",
+                _answering(self._read_log),
+            ),
+        ]
+
+    async def _get_durations(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._operations.durations)
+
+    async def _set_durations(self, request: web.Request) -> web.Response:
+        body = await _body(request, set(get_args(Kind)))
+        for kind, duration in body.items():
+            if not isinstance(duration, int | float) or duration < 0:
+                raise bad_request(f"The duration of {kind} must be a number of seconds, got {duration!r}.")
+        self._operations.durations.update(body)
+        return await self._get_durations(request)
+
+    async def _list_outcomes(self, _request: web.Request) -> web.Response:
+        return web.json_response({"outcomes": [_outcome_as_json(each) for each in self._operations.planted.values()]})
+
+    async def _plant_outcome(self, request: web.Request) -> web.Response:
+        body = await _body(request, {field.name for field in dataclasses.fields(Outcome)})
+        if body.get("kind") not in (None, *get_args(Kind)) or body.get("outcome", "fail") not in ("fail", "stick"):
+            raise bad_request("kind must be endpoint, deployment or delete, and outcome must be fail or stick.")
+        return web.json_response(_outcome_as_json(self._operations.plant(Outcome(**body))), status=201)
+
+    async def _remove_outcome(self, request: web.Request) -> web.Response:
+        self._operations.remove(int(request.match_info["number"]))
+        return web.json_response({})
+
+    async def _clear_outcomes(self, _request: web.Request) -> web.Response:
+        for number in list(self._operations.planted):
+            self._operations.remove(number)
+        return web.json_response({})
+
+    async def _list_resources(self, request: web.Request) -> web.Response:
+        workspace = self._workspace(request)
+        assets = {
+            kind: [
+                f"{each.name}:{version.version}" for each in containers.values() for version in each.versions.values()
+            ]
+            for kind, containers in workspace.assets.items()
+        }
+        endpoints = [
+            endpoint_as_json(each)
+            | {"deployments": [deployment_as_json(each, deployment) for deployment in each.deployments.values()]}
+            for each in self._endpoints.of(workspace)
+        ]
+        jobs = [{"name": job.name, "jobType": job.job_type, "status": job.status} for job in workspace.jobs.values()]
+        return web.json_response({"assets": assets, "jobs": jobs, "onlineEndpoints": endpoints})
+
+    async def _create_job(self, request: web.Request) -> web.Response:
+        workspace = self._workspace(request)
+        body = await _body(request, JOB_FIELDS)
+        if not body.get("name"):
+            raise bad_request("A job needs a name.")
+        job = self._jobs.create(
+            workspace,
+            Identity(body.get("createdBy") or DATA_SCIENTIST.name),
+            body["name"],
+            job_type=body.get("jobType"),
+            run_type=body.get("runType"),
+            experiment=body.get("experiment") or "Default",
+            display_name=body.get("displayName"),
+            parent=body.get("parent"),
+            tags=body.get("tags") or {},
+            properties=body.get("properties") or {},
+            details=body.get("details") or {},
+        )
+        await self._upload(workspace.location(ARTIFACTSTORE, workspace.job_artifacts(job.name, "")), body.get("files"))
+        for name, output in (body.get("outputs") or {}).items():
+            path = workspace.job_output(job.name, name, "")
+            await self._upload(workspace.location(BLOBSTORE, path), output.get("files"))
+            kind = output.get("type", "uri_folder")
+            job.outputs[name] = {"jobOutputType": kind, "uri": f"azureml://datastores/{BLOBSTORE}/paths/{path}"}
+        if status := body.get("status"):
+            job.status = status
+        return web.json_response(_job_as_json(job), status=201)
+
+    async def _finish_job(self, request: web.Request) -> web.Response:
+        workspace = self._workspace(request)
+        body = await _body(request, {"status", "tags", "properties"})
+        job = self._jobs.find(workspace, request.match_info["name"])
+        job.tags |= body.get("tags") or {}
+        job.properties |= body.get("properties") or {}
+        await self._jobs.finish(workspace, job, body.get("status", "Completed"))
+        return web.json_response(_job_as_json(job))
+
+    async def _read_log(self, request: web.Request) -> web.Response:
+        endpoint = self._endpoints.find(self._workspace(request), request.match_info["endpoint"])
+        deployment = self._endpoints.find_deployment(endpoint, request.match_info["deployment"])
+        process = deployment.server.process if deployment.server and deployment.server.alive else None
+        return web.json_response({"log": self._endpoints.log(deployment, 10_000), "process": process})
+
+    async def _upload(self, folder: Location, files: dict[str, Any] | None) -> None:
+        async with self._storage.blob_service(folder.account) as service:
+            container = service.get_container_client(folder.container)
+            for name, content in (files or {}).items():
+                await container.upload_blob(f"{folder.path}/{name}", _content(content), overwrite=True)
+
+    def _workspace(self, request: web.Request) -> Workspace:
+        name = request.match_info["workspace"]
+        workspace = self._workspaces.named(name)
+        if workspace is None:
+            known = ", ".join(each.spec.key for each in self._workspaces.all)
+            raise ArmError(404, "NotFound", f"There is no workspace {name}: use one of {known}.")
+        return workspace
+
+
+def _answering(respond: Respond) -> Respond:
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            return await respond(request)
+        except ArmError as error:
+            return error.answer()
+
+    return answer
+
+
+async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
+    """The JSON object in the body. A field that nobody knows is refused by its name."""
+    try:
+        body = await request.json() if request.body_exists else {}
+    except ValueError as error:
+        raise bad_request(f"The body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise bad_request("The body must be a JSON object.")
+    if unknown := sorted(set(body) - known):
+        raise bad_request(f"Unknown field {unknown[0]}: known are {', '.join(sorted(known))}.")
+    return body
+
+
+def _content(content: Any) -> bytes:
+    """A file's content: text as it is, or bytes as {"base64": "..."}."""
+    return base64.b64decode(content["base64"]) if isinstance(content, dict) else str(content).encode()
+
+
+def _outcome_as_json(planted: PlantedOutcome) -> dict[str, Any]:
+    return {"number": planted.number, "outcome": dataclasses.asdict(planted.outcome), "met": planted.met}
+
+
+def _job_as_json(job: Job) -> dict[str, Any]:
+    return {"name": job.name, "jobType": job.job_type, "status": job.status, "tags": job.tags}

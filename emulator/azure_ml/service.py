@@ -1,0 +1,123 @@
+"""Azure Machine Learning as one service of the local Azure."""
+
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+from emulator.azure_ml.arm import Routes
+from emulator.azure_ml.assets import Assets
+from emulator.azure_ml.control import AzureMLControl
+from emulator.azure_ml.deployer import Deployer
+from emulator.azure_ml.events import Events, Publish
+from emulator.azure_ml.jobs import Jobs
+from emulator.azure_ml.online_endpoints import OnlineEndpoints
+from emulator.azure_ml.operations import Operations
+from emulator.azure_ml.scoring import Scoring, VerifyToken
+from emulator.azure_ml.workspaces import Storage, Workspaces
+from emulator.clock import Clock
+from emulator.faults import Faults
+from emulator.mounts import Handler, Mount
+from emulator.request_log import Entry, RequestLog
+from emulator.serving.environments import Environments
+from emulator.serving.servers import REPOSITORY, InferenceServers
+from emulator.topology import Identity, Topology
+
+# Built Python environments outlive a run: building one takes much longer than all the rest.
+ENVIRONMENT_CACHE = REPOSITORY / ".local" / "environments"
+MANAGEMENT = ("https://management.azure.com", "https://management.azure.com/", "https://management.core.windows.net/")
+MACHINE_LEARNING = ("https://ml.azure.com", "https://ml.azure.com/")
+
+
+class AzureML:
+    """Workspaces in memory, their artifacts in the storage accounts, their online deployments as real servers.
+
+    `publish` is given the ARM id of a workspace and an event without its `topic`. `verify_token` identifies who bears an
+    Authorization header; endpoints with AADToken authentication need it, and refuse everybody without it.
+    """
+
+    def __init__(
+        self,
+        *,
+        topology: Topology,
+        clock: Clock,
+        log: RequestLog,
+        faults: Faults,
+        storage: Storage,
+        directory: Path,
+        publish: Publish,
+        verify_token: VerifyToken | None = None,
+        environment_cache: Path = ENVIRONMENT_CACHE,
+    ) -> None:
+        events = Events(clock, publish)
+        self._workspaces = Workspaces(topology, storage)
+        self._operations = Operations(clock)
+        self._servers = InferenceServers(directory=directory / "serving")
+        self._environments = Environments(directory=environment_cache)
+        assets = Assets(self._workspaces, storage, clock, events)
+        jobs = Jobs(self._workspaces, clock, events)
+        deployer = Deployer(
+            workspaces=self._workspaces,
+            assets=assets,
+            storage=storage,
+            servers=self._servers,
+            environments=self._environments,
+        )
+        self._endpoints = OnlineEndpoints(
+            workspaces=self._workspaces,
+            operations=self._operations,
+            deployer=deployer,
+            clock=clock,
+            directory=directory / "deployments",
+        )
+        self._scoring = Scoring(endpoints=self._endpoints, clock=clock, verify_token=verify_token)
+        self._control = AzureMLControl(
+            workspaces=self._workspaces,
+            jobs=jobs,
+            endpoints=self._endpoints,
+            operations=self._operations,
+            storage=storage,
+        )
+        self._arm = Routes()
+        for part in (self._workspaces, assets, jobs, self._endpoints, self._operations):
+            part.add_routes(self._arm)
+        self._data_plane = Routes()
+        self._workspaces.add_discovery_routes(self._data_plane)
+        jobs.add_history_routes(self._data_plane)
+
+    async def start(self) -> None:
+        """Begin to serve. The serving image warms up in the background."""
+        await self._servers.start()
+        await self._scoring.start()
+        await self._workspaces.create_containers()
+
+    async def stop(self) -> None:
+        await self._operations.stop()
+        await self._environments.close()
+        await self._scoring.stop()
+        await self._servers.stop()
+        self._endpoints.clear()
+
+    def mounts(self) -> list[Mount]:
+        return [
+            Mount("arm", re.compile(r"management\.azure\.com"), _handler(self._arm), MANAGEMENT),
+            Mount(
+                "azureml",
+                re.compile(r"[a-z0-9-]+\.api\.azureml\.ms"),
+                _handler(self._data_plane),
+                MACHINE_LEARNING + MANAGEMENT,
+            ),
+            Mount("scoring", re.compile(r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com"), self._scoring.respond),
+        ]
+
+    def control_routes(self) -> list[web.RouteDef]:
+        return self._control.routes()
+
+
+def _handler(routes: Routes) -> Handler:
+    async def handle(request: web.Request, caller: Identity | None, entry: Entry) -> web.StreamResponse:
+        if caller is None:
+            raise RuntimeError("Azure Resource Manager is mounted with an audience, so every request has a caller")
+        return await routes.respond(request, caller, entry)
+
+    return handle
