@@ -54,7 +54,7 @@ class Call:
     """One request, with the parameters of its path."""
 
     request: web.Request
-    caller: Identity
+    caller: Identity  # on the mount without an audience: nobody in particular
     entry: Entry
     parameters: dict[str, str]
 

@@ -61,7 +61,7 @@ class AzureMLControl:
         return web.json_response(self._operations.durations)
 
     async def _set_durations(self, request: web.Request) -> web.Response:
-        body = await _body(request, set(get_args(Kind)))
+        body: dict[Kind, float] = await _body(request, set(get_args(Kind)))
         for kind, duration in body.items():
             if not isinstance(duration, int | float) or duration < 0:
                 raise bad_request(f"The duration of {kind} must be a number of seconds, got {duration!r}.")
@@ -170,7 +170,7 @@ def _answering(respond: Respond) -> Respond:
     return answer
 
 
-async def _body(request: web.Request, known: set[str]) -> dict[str, Any]:
+async def _body(request: web.Request, known: set[str]) -> dict[Any, Any]:
     """The JSON object in the body. A field that nobody knows is refused by its name."""
     try:
         body = await request.json() if request.body_exists else {}

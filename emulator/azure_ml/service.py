@@ -26,6 +26,7 @@ from emulator.topology import Identity, Topology
 # Built Python environments outlive a run: building one takes much longer than all the rest.
 ENVIRONMENT_CACHE = REPOSITORY / ".local" / "environments"
 MANAGEMENT = ("https://management.azure.com", "https://management.azure.com/", "https://management.core.windows.net/")
+ANONYMOUS = Identity("anonymous")
 MACHINE_LEARNING = ("https://ml.azure.com", "https://ml.azure.com/")
 
 
@@ -81,8 +82,9 @@ class AzureML:
         self._arm = Routes()
         for part in (self._workspaces, assets, jobs, self._endpoints, self._operations):
             part.add_routes(self._arm)
+        self._discovery = Routes()
+        self._workspaces.add_discovery_routes(self._discovery)
         self._data_plane = Routes()
-        self._workspaces.add_discovery_routes(self._data_plane)
         jobs.add_history_routes(self._data_plane)
 
     async def start(self) -> None:
@@ -107,6 +109,7 @@ class AzureML:
                 _handler(self._data_plane),
                 MACHINE_LEARNING + MANAGEMENT,
             ),
+            Mount("azureml", re.compile(r"discovery\.[a-z0-9-]+\.api\.azureml\.ms"), _handler(self._discovery)),
             Mount("scoring", re.compile(r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com"), self._scoring.respond),
         ]
 
@@ -116,8 +119,6 @@ class AzureML:
 
 def _handler(routes: Routes) -> Handler:
     async def handle(request: web.Request, caller: Identity | None, entry: Entry) -> web.StreamResponse:
-        if caller is None:
-            raise RuntimeError("Azure Resource Manager is mounted with an audience, so every request has a caller")
-        return await routes.respond(request, caller, entry)
+        return await routes.respond(request, caller or ANONYMOUS, entry)
 
     return handle

@@ -210,7 +210,7 @@ class Workspaces:
                 "provisioningState": "Succeeded",
                 "workspaceId": spec.workspace_guid,
                 "tenantId": TENANT_ID,
-                "discoveryUrl": f"https://{spec.location}.api.azureml.ms/discovery",
+                "discoveryUrl": f"https://discovery.{spec.location}.api.azureml.ms/discovery",
                 "mlFlowTrackingUri": f"azureml://{spec.location}.api.azureml.ms/mlflow/v1.0{spec.arm_id}",
                 "storageAccount": workspace.storage_account_id,
                 "publicNetworkAccess": "Enabled",
@@ -261,6 +261,7 @@ class Workspaces:
         return web.json_response({"secretsType": "AccountKey", "key": self._storage.account_key(location.account)})
 
     async def _discover(self, call: Call) -> web.Response:
-        base = f"https://{call.request.host.partition(':')[0]}"
+        """Where the services of a region are. Clients ask without a token, so discovery has a host of its own here."""
+        base = f"https://{call.request.host.removeprefix('discovery.')}"
         services = ("api", "history", "experimentation", "modelmanagement", "mferp")
         return web.json_response(dict.fromkeys(services, base))
