@@ -1,5 +1,6 @@
 """What arrived at the local Azure, in order: one entry for each HTTP request and each AMQP send or settlement."""
 
+import asyncio
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ class RequestLog:
         self._clock = clock
         self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
         self._numbers = itertools.count(1)
+        self._grown = asyncio.Event()
+
+    async def grown(self) -> None:
+        """Return once another entry has begun."""
+        await self._grown.wait()
 
     def begin(
         self,
@@ -69,6 +75,8 @@ class RequestLog:
             detail=detail or {},
         )
         self._entries.append(entry)
+        self._grown.set()
+        self._grown = asyncio.Event()
         return entry
 
     def since(self, number: int) -> Iterator[Entry]:

@@ -1,0 +1,123 @@
+"""The function app under the local Azure: the host as a child process that can be killed and started again."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from emulator.processes import ChildProcess, spawn
+
+REPOSITORY = Path(__file__).parent.parent
+START_SECONDS = 60.0
+LOOK_SECONDS = 0.02
+# What a child may inherit: enough to run Python; proxies, certificates and credentials are set explicitly.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "OPENBLAS_CORETYPE")
+
+
+class FunctionAppFailedError(RuntimeError):
+    """The app could not be started; the text is what the host said."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The host's own account of itself."""
+
+    url: str
+    keys: Mapping[str, str]
+    functions: tuple[str, ...]
+
+
+class FunctionApp:
+    """Runs the folder `app` with these settings. Keys and port are kept over restarts, as in Azure."""
+
+    def __init__(
+        self, *, app: Path, settings: Mapping[str, str], environment: Mapping[str, str], directory: Path
+    ) -> None:
+        self._app = app
+        self._values = dict(settings)
+        self._environment = dict(environment)
+        self._settings_file = directory / "function-app.settings.json"
+        self._ready_file = directory / "function-app.ready.json"
+        self.log = directory / "function-app.log"
+        self._process: ChildProcess | None = None
+        self.ready: Ready | None = None
+
+    async def start(self) -> Ready:
+        """Start the host; its URL and keys once its triggers run. Raises FunctionAppFailedError."""
+        self._ready_file.unlink(missing_ok=True)
+        keys = {"Keys": dict(self.ready.keys)} if self.ready else {}
+        self._settings_file.touch(mode=0o600)
+        self._settings_file.write_text(json.dumps({"Values": self._values, "Host": keys}))
+        port = self.ready.url.rpartition(":")[2] if self.ready else "0"
+        command = [sys.executable, "-m", "emulator.functions_host", "--app", str(self._app), "--port", port]
+        command += ["--settings", str(self._settings_file), "--ready-file", str(self._ready_file)]
+        began = self.log.stat().st_size if self.log.exists() else 0
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | self._environment
+        environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        self._process = await spawn("function app", command, environment=environment, log=self.log, directory=self._app)
+        self.ready = await self._wait_until_ready(self._process, began)
+        return self.ready
+
+    async def stop(self) -> None:
+        """Let running functions finish, then end the host."""
+        if self._process:
+            await self._process.stop()
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing of the host runs on."""
+        if self._process:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _wait_until_ready(self, process: ChildProcess, began: int) -> Ready:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not self._ready_file.exists():
+                    if not process.is_running:
+                        raise FunctionAppFailedError(self._said_since(began))
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise FunctionAppFailedError(f"not ready after {START_SECONDS:.0f} s: see {self.log}") from None
+        content = json.loads(self._ready_file.read_text())
+        return Ready(content["url"], content["keys"], tuple(content["functions"]))
+
+    def _said_since(self, began: int) -> str:
+        return self.log.read_bytes()[began:].decode(errors="replace").strip()
+
+    # ------------------------------------------------------------------------------------------------------ control
+
+    def control_routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/function-app", self._show),
+            web.post("/function-app/kill", self._kill),
+            web.post("/function-app/start", self._start),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        process = self._process
+        return {
+            "running": process is not None and process.is_running,
+            "pid": process.pid if process else None,
+            "functions": list(self.ready.functions) if self.ready else [],
+            "log": str(self.log),
+        }
+
+    async def _show(self, _: web.Request) -> web.Response:
+        """Whether the host runs, its process id, its functions and its log file."""
+        return web.json_response(self.as_json())
+
+    async def _kill(self, request: web.Request) -> web.Response:
+        """SIGKILL the host."""
+        await self.kill()
+        return await self._show(request)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        """Start the host again, on the same port and with the same keys; answers when its triggers run."""
+        await self.start()
+        return await self._show(request)
