@@ -24,7 +24,6 @@ from azure.servicebus.exceptions import (
     MessageAlreadySettled,
     MessageLockLostError,
     OperationTimeoutError,
-    ServiceBusError,
     SessionLockLostError,
 )
 
@@ -36,8 +35,6 @@ from emulator.functions_host.worker import Function
 log = logging.getLogger("Host.Triggers.ServiceBus")
 
 LOCK_LOST = (SessionLockLostError, MessageLockLostError, MessageAlreadySettled)
-# What the SDK lets through when a namespace cannot be reached or breaks off.
-UNREACHABLE = (ServiceBusError, OSError, ValueError)
 # A lock is renewed at least this often, however far away its end seems: the namespace's clock may be ahead of ours.
 LONGEST_RENEWAL_PAUSE = timedelta(seconds=15)
 # How long a receiver of a queue without sessions stays when there is nothing more to receive.
@@ -82,7 +79,7 @@ class ServiceBusListener:
         self._acceptors: list[asyncio.Task[None]] = []
         self._served: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._reachable = True
+        self._trouble: type[Exception] | None = None
 
     @property
     def entity(self) -> str:
@@ -108,7 +105,7 @@ class ServiceBusListener:
             await self._slots.acquire()
             try:
                 found = await self._accept()
-            except UNREACHABLE as error:
+            except Exception as error:  # whatever it is, a listener goes on trying
                 self._slots.release()
                 self._report_unreachable(error)
                 await asyncio.sleep(min(self._options.delay * 2**failures, self._options.max_delay))
@@ -127,14 +124,15 @@ class ServiceBusListener:
             served.add_done_callback(self._served.discard)
 
     def _report_unreachable(self, error: Exception) -> None:
-        if self._reachable:
+        """Say it once, not at each attempt of each acceptor."""
+        if self._trouble is not type(error):
             log.warning("Cannot receive from '%s', will try again: %s: %s", self.entity, type(error).__name__, error)
-        self._reachable = False
+        self._trouble = type(error)
 
     def _report_reachable(self) -> None:
-        if not self._reachable:
+        if self._trouble:
             log.info("Receiving from '%s' again.", self.entity)
-        self._reachable = True
+        self._trouble = None
 
     async def _accept(self) -> tuple[ServiceBusReceiver, list[ServiceBusReceivedMessage]] | None:
         """Wait for a session, or for first messages; None if there were none for as long as an operation may take."""
@@ -169,7 +167,7 @@ class ServiceBusListener:
         """Close in the background: the link is detached at once, but then the SDK waits up to a second for itself."""
 
         async def close() -> None:
-            with contextlib.suppress(*UNREACHABLE):
+            with contextlib.suppress(Exception):  # the connection may be gone already
                 await receiver.close()
 
         closing = asyncio.create_task(close())
@@ -181,16 +179,17 @@ class ServiceBusListener:
         idle = self._options.session_idle_timeout if self._sessions else QUEUE_IDLE_TIMEOUT
         try:
             with Lock(receiver, self._options.max_auto_lock_renewal_duration) as lock:
-                while messages or not self._host.stopping.is_set():
+                while True:
                     if messages:
                         await self._process(receiver, messages, lock)
-                    if lock.lost:
+                    # Not even asking is what counts here: a message that comes after we have left was delivered once more.
+                    if lock.lost or self._host.stopping.is_set():
                         return
-                    received = await _unless(self._host.stopping, receiver.receive_messages(self._batch_size, idle))
-                    if not received:
+                    receiving = receiver.receive_messages(self._batch_size, idle)
+                    messages = await _unless(self._host.stopping, receiving) or []
+                    if not messages:
                         return
-                    messages = received
-        except UNREACHABLE as error:
+        except Exception as error:
             log.warning("Lost a receiver of '%s': %s: %s", self.entity, type(error).__name__, error)
         finally:
             self._close(receiver)
@@ -231,7 +230,7 @@ class ServiceBusListener:
             except LOCK_LOST as error:
                 log.warning("Message '%s' of '%s' was not settled: %s", message.message_id, self.entity, error)
                 return False
-            except UNREACHABLE as error:
+            except Exception as error:
                 log.warning("Message '%s' of '%s' is not settled yet: %s", message.message_id, self.entity, error)
                 await asyncio.sleep(min(self._options.delay * 2**attempt, self._options.max_delay))
             else:
@@ -289,7 +288,7 @@ class Lock:
                 self.lost = True
                 log.warning("A lock was lost: %s", error)
                 return
-            except UNREACHABLE as error:
+            except Exception as error:
                 log.warning("A lock could not be renewed, will try again: %s: %s", type(error).__name__, error)
 
 

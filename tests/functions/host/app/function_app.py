@@ -76,6 +76,7 @@ def on_event(event: func.EventGridEvent) -> None:
 @app.service_bus_queue_trigger(arg_name="msg", queue_name="%QUEUE%", connection="ServiceBus", is_sessions_enabled=True)
 def on_session_message(msg: func.ServiceBusMessage) -> None:
     order = json.loads(msg.get_body())
+    only = order.get("only_delivery", msg.delivery_count)
     record(
         function="on_session_message",
         order=order,
@@ -86,7 +87,9 @@ def on_session_message(msg: func.ServiceBusMessage) -> None:
         sequence=msg.sequence_number,
         properties=msg.user_properties,
     )
-    obey(order)
+    logging.getLogger("sessions").info("Received %s", msg.message_id)
+    if msg.delivery_count == only:
+        obey(order)
 
 
 @app.service_bus_queue_trigger(arg_name="msg", queue_name="%PLAIN_QUEUE%", connection="ServiceBus")
