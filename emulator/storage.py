@@ -220,9 +220,7 @@ class Storage:
             content = await answer.read()
             content, answered = self._with_slow_copies(account, request, content, answered)
             if request.method == "HEAD":
-                head = web.Response(status=answer.status, headers=answered)
-                head.content_length = int(answered.get("Content-Length", "0"))
-                return head
+                return web.StreamResponse(status=answer.status, headers=answered)  # keeps the length of what is not sent
             answered.pop("Content-Length", None)
             return web.Response(status=answer.status, headers=answered, body=content)
 
