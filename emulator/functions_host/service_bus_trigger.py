@@ -37,6 +37,9 @@ log = logging.getLogger("Host.Triggers.ServiceBus")
 LOCK_LOST = (SessionLockLostError, MessageLockLostError, MessageAlreadySettled)
 # A lock is renewed at least this often, however far away its end seems: the namespace's clock may be ahead of ours.
 LONGEST_RENEWAL_PAUSE = timedelta(seconds=15)
+# How many receivers wait for a session at once. The .NET SDK has two for each core; the Python SDK takes half a second to
+# open a receiver, so more of them are needed to accept as fast.
+MOST_ACCEPTORS = 16
 # How long a receiver of a queue without sessions stays when there is nothing more to receive.
 QUEUE_IDLE_TIMEOUT = 1.0
 T = TypeVar("T")
@@ -87,8 +90,7 @@ class ServiceBusListener:
         return str(trigger.get("queueName") or f"{trigger['topicName']}/Subscriptions/{trigger['subscriptionName']}")
 
     async def start(self) -> None:
-        # The .NET SDK waits for this many sessions at once; a queue without sessions needs one that waits.
-        waiting = min(self._concurrency, 2 * (os.cpu_count() or 1)) if self._sessions else 1
+        waiting = min(self._concurrency, MOST_ACCEPTORS) if self._sessions else 1
         self._acceptors = [asyncio.create_task(self._accept_forever()) for _ in range(waiting)]
 
     async def stop(self) -> None:
