@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from emulator.event_grid import EventGrid, Subscription
 from emulator.event_grid.events import Schema
 from emulator.faults import Fault, Faults
 from emulator.request_log import RequestLog
+from emulator.topology import PROMOTION_SERVICE, Identity
 
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 TOPIC_HOST = "promotions.westeurope-1.eventgrid.azure.net"
@@ -130,11 +131,17 @@ async def serving(application: web.Application) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
+def verify_token(authorization: str | None, audiences: Collection[str]) -> Identity:
+    if authorization == "Bearer good" and "https://eventgrid.azure.net" in audiences:
+        return PROMOTION_SERVICE
+    raise PermissionError("not a token of this local Azure")
+
+
 @asynccontextmanager
 async def world(directory: Path, input_schema: Schema = "EventGridSchema") -> AsyncIterator[World]:
     clock = Clock()
     log, faults, webhook = RequestLog(clock), Faults(clock), Webhook()
-    event_grid = EventGrid(clock=clock, log=log, faults=faults, directory=directory)
+    event_grid = EventGrid(clock=clock, log=log, faults=faults, directory=directory, verify_token=verify_token)
     endpoint, key = event_grid.create_topic("promotions", "westeurope", input_schema)
     assert endpoint == f"https://{TOPIC_HOST}/api/events"
     mount = event_grid.mounts()[0]
@@ -224,6 +231,20 @@ class TestPublishing:
                 here.clock.advance(3601)
                 with pytest.raises(ClientAuthenticationError):
                     await publisher.send(eg_event("2"))
+
+        play(scenario)
+
+    @pytest.mark.parametrize(("token", "status"), [("good", 200), ("bad", 401)])
+    def test_an_identity_may_publish_with_a_token(self, play: Callable[..., None], token: str, status: int) -> None:
+        async def scenario(here: World) -> None:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(here.topic_url, data="[]", headers=headers) as answer,
+            ):
+                assert answer.status == status
+            principal = next(here.log.since(0)).principal
+            assert principal == (PROMOTION_SERVICE.name if status == 200 else None)
 
         play(scenario)
 
