@@ -21,7 +21,8 @@ from emulator.request_log import RequestLog
 class EventGrid:
     """Custom topics, system topics and their subscriptions. Dead letters are files below `directory`.
 
-    `verify_token` tells the identity behind an Authorization header, or raises; without it, topics take keys only.
+    `verify_token` tells the identity behind an Authorization header, or raises UnauthorizedError; without it, topics take
+    keys only.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from emulator.clock import Clock
 from emulator.event_grid.events import Event, MalformedEventsError, Schema, published_events
+from emulator.identity import UnauthorizedError
 from emulator.mounts import error_body
 from emulator.request_log import Entry
 from emulator.topology import Identity
@@ -97,7 +98,7 @@ class PublishEndpoint:
             return False
         try:
             entry.principal = self._verify_token(request.headers["Authorization"], AUDIENCES).name
-        except Exception:  # the identity provider's refusals are its own; each of them is a 401 here
+        except UnauthorizedError:
             return False
         return True
 

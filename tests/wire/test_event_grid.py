@@ -22,6 +22,7 @@ from emulator.clock import Clock
 from emulator.event_grid import EventGrid, Subscription
 from emulator.event_grid.events import Schema
 from emulator.faults import Fault, Faults
+from emulator.identity import UnauthorizedError
 from emulator.request_log import RequestLog
 from emulator.topology import PROMOTION_SERVICE, Identity
 
@@ -134,7 +135,7 @@ async def serving(application: web.Application) -> AsyncIterator[str]:
 def verify_token(authorization: str | None, audiences: Collection[str]) -> Identity:
     if authorization == "Bearer good" and "https://eventgrid.azure.net" in audiences:
         return PROMOTION_SERVICE
-    raise PermissionError("not a token of this local Azure")
+    raise UnauthorizedError("not a token of this local Azure")
 
 
 @asynccontextmanager
