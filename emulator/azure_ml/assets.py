@@ -21,7 +21,7 @@ from emulator.azure_ml.arm import (
     resource,
 )
 from emulator.azure_ml.events import Events
-from emulator.azure_ml.workspaces import BLOBSTORE, Storage, Workspace, Workspaces
+from emulator.azure_ml.workspaces import Storage, Workspace, Workspaces
 from emulator.clock import Clock
 
 # What of each kind is content: it is compared with the existing version, and a PUT that changes it is refused.
@@ -218,15 +218,15 @@ class Assets:
         return web.Response(status=200 if deleted else 204)
 
     async def _start_pending_upload(self, kind: str, call: Call) -> web.Response:
-        """A folder of its own in the blob store, and a SAS to write into it."""
+        """A container of its own in the workspace's storage account, and a SAS to write into it."""
         workspace = self._workspaces.of(call)
         body = await call.body()
         if body.get("pendingUploadType") != "TemporaryBlobReference":
             raise bad_request("pendingUploadType must be TemporaryBlobReference.")
-        container = workspace.datastores[BLOBSTORE]
         account = workspace.spec.storage_account
-        identifier = str(uuid.uuid4())
-        blob = f"{self._storage.blob_service_url(account).rstrip('/')}/{container}/{identifier}"
+        container = str(uuid.uuid4())
+        await self._storage.create_container(account, container)
+        blob = f"{self._storage.blob_service_url(account).rstrip('/')}/{container}"
         expires_in = timedelta(hours=UPLOAD_HOURS)
         sas = self._storage.container_sas(account, container, "racwdl", expires_in)
         reference = {
@@ -234,7 +234,7 @@ class Assets:
             "storageAccountArmId": workspace.storage_account_id,
             "credential": {"credentialType": "SAS", "sasUri": f"{blob}?{sas}"},
         }
-        upload = {"pendingUploadId": identifier, "pendingUploadType": "TemporaryBlobReference"}
+        upload = {"pendingUploadId": container, "pendingUploadType": "TemporaryBlobReference"}
         return web.json_response(upload | {"blobReferenceForConsumption": reference})
 
     def _container(self, kind: str, workspace: Workspace, call: Call) -> Container:
