@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ class Azure:
         url = f"https://{spec.location}.api.azureml.ms{path}"
         return self._ask(method, url, "https://ml.azure.com/.default")
 
+    def new_endpoint(self, spec: WorkspaceSpec, auth_mode: str = "Key") -> str:
+        """Create an online endpoint without the seconds between the polls of a client. Returns its name."""
+        name = f"t{uuid.uuid4().hex[:10]}"
+        body = {"location": spec.location, "properties": {"authMode": auth_mode}}
+        assert (
+            self.finished(self.arm("PUT", f"{spec.arm_id}/onlineEndpoints/{name}", json=body))["status"] == "Succeeded"
+        )
+        return name
+
+    def token(self, scope: str) -> str:
+        return str(self._credential.get_token(scope).token)
+
     def score(
         self, url: str, key: str | None, body: Any, *, method: str = "POST", headers: dict[str, str] | None = None
     ) -> requests.Response:
@@ -153,6 +166,5 @@ class Azure:
         return answer.json()
 
     def _ask(self, method: str, url: str, scope: str, **options: Any) -> requests.Response:
-        token = self._credential.get_token(scope).token
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {self.token(scope)}"}
         return self._proxied.request(method, url, headers=headers, timeout=30, **options)

@@ -50,9 +50,8 @@ def outcomes(azure: Azure) -> Iterator[Callable[..., dict[str, Any]]]:
 
 
 @pytest.fixture
-def endpoint(ml: MLClient, name: str) -> str:
-    ml.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name=name, auth_mode="key")).result()
-    return name
+def endpoint(azure: Azure) -> str:
+    return azure.new_endpoint(DEV)
 
 
 def deployment(endpoint: str, name: str, model: Model | str) -> ManagedOnlineDeployment:

@@ -20,7 +20,6 @@ from azure.ai.ml.entities import (
     CodeConfiguration,
     Environment,
     ManagedOnlineDeployment,
-    ManagedOnlineEndpoint,
     Model,
     OnlineRequestSettings,
 )
@@ -67,12 +66,6 @@ def models(ml: MLClient, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return registered
 
 
-def new_endpoint(ml: MLClient, auth_mode: str = "key") -> str:
-    name = f"t{uuid.uuid4().hex[:10]}"
-    ml.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name=name, auth_mode=auth_mode)).result()
-    return name
-
-
 def deploy(ml: MLClient, endpoint: str, name: str, model: Model | None, **more: Any) -> ManagedOnlineDeployment:
     wanted = ManagedOnlineDeployment(
         name=name,
@@ -93,9 +86,9 @@ def send_traffic(ml: MLClient, endpoint: str, **traffic: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(ml: MLClient, models: dict[str, Model]) -> str:
+def served(azure: Azure, ml: MLClient, models: dict[str, Model]) -> str:
     """An endpoint with both models; all traffic goes to `blue`."""
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     deploy(ml, endpoint, "blue", models["tens"])
     deploy(ml, endpoint, "green", models["hundreds"])
     send_traffic(ml, endpoint, blue=100)
@@ -197,7 +190,7 @@ def test_only_a_key_opens_it(azure: Azure, ml: MLClient, served: str, key_of: st
 
 
 def test_a_regenerated_key_closes_the_old_one(azure: Azure, ml: MLClient, models: dict[str, Model]) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     old = str(ml.online_endpoints.get_keys(endpoint).primary_key)
     uri = scoring_uri(ml, endpoint)
     assert azure.score(uri, old, TABLE).status_code == 404  # let in, but there is nothing that answers
@@ -206,7 +199,7 @@ def test_a_regenerated_key_closes_the_old_one(azure: Azure, ml: MLClient, models
 
 
 def test_a_token_opens_it_until_it_expires(azure: Azure, ml: MLClient) -> None:
-    endpoint = new_endpoint(ml, auth_mode="aml_token")
+    endpoint = azure.new_endpoint(DEV, "AMLToken")
     token = ml.online_endpoints.get_keys(endpoint).access_token
     uri = scoring_uri(ml, endpoint)
     assert azure.score(uri, token, TABLE).status_code == 404
@@ -214,8 +207,15 @@ def test_a_token_opens_it_until_it_expires(azure: Azure, ml: MLClient) -> None:
     assert azure.score(uri, token, TABLE).status_code == 401
 
 
+def test_an_identity_opens_it_with_a_token_for_machine_learning(azure: Azure, ml: MLClient) -> None:
+    uri = scoring_uri(ml, azure.new_endpoint(DEV, "AADToken"))
+    assert azure.score(uri, azure.token("https://ml.azure.com/.default"), TABLE).status_code == 404
+    assert azure.score(uri, azure.token("https://management.azure.com/.default"), TABLE).status_code == 401
+    assert azure.score(uri, None, TABLE).status_code == 401
+
+
 def test_without_traffic_nothing_answers(azure: Azure, ml: MLClient, models: dict[str, Model]) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     deploy(ml, endpoint, "blue", models["tens"])
     key = str(ml.online_endpoints.get_keys(endpoint).primary_key)
     uri = scoring_uri(ml, endpoint)
@@ -236,7 +236,7 @@ def test_traffic_is_split_as_asked(azure: Azure, ml: MLClient, served: str, key:
 
 
 def test_an_error_of_the_container_becomes_424(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     script = """
         def init(): pass
         def run(data): raise ValueError("no such customer")
@@ -252,7 +252,7 @@ def test_an_error_of_the_container_becomes_424(azure: Azure, ml: MLClient, tmp_p
 
 
 def test_a_slow_answer_is_a_timeout(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     script = """
         import time
         def init(): pass
@@ -262,14 +262,13 @@ def test_a_slow_answer_is_a_timeout(azure: Azure, ml: MLClient, tmp_path: Path) 
     key = str(ml.online_endpoints.get_keys(endpoint).primary_key)
     header = {"azureml-model-deployment": "blue"}
     assert azure.score(scoring_uri(ml, endpoint), key, {}, headers=header).status_code == 408
-    ml.online_endpoints.begin_delete(endpoint).result()
 
 
 # Deployments
 
 
 def test_code_finds_its_model_and_its_variables(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     script = """
         import json, os, pathlib
         def init():
@@ -293,7 +292,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_deployment(ml: MLClient, azure:
     (folder / "model.pkl").write_bytes(b"these bytes are not a model")
     name = f"m{uuid.uuid4().hex[:8]}"
     model = ml.models.create_or_update(Model(name=name, path=folder, type=AssetTypes.MLFLOW_MODEL))
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     with pytest.raises(HttpResponseError, match=r"\(ResourceNotReady\) User container has crashed or terminated"):
         deploy(ml, endpoint, "blue", model)
     assert ml.online_deployments.get("blue", endpoint).provisioning_state == "Failed"
@@ -308,7 +307,7 @@ def test_a_model_whose_files_are_gone_fails_its_deployment(ml: MLClient, azure: 
     name = f"m{uuid.uuid4().hex[:8]}"
     path = f"azureml://datastores/workspaceblobstore/paths/nothing/{name}"
     model = ml.models.create_or_update(Model(name=name, path=path, type=AssetTypes.MLFLOW_MODEL))
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     with pytest.raises(HttpResponseError, match="Unable to download the model"):
         deploy(ml, endpoint, "blue", model)
 
@@ -316,7 +315,7 @@ def test_a_model_whose_files_are_gone_fails_its_deployment(ml: MLClient, azure: 
 def test_an_update_replaces_the_server_and_a_failed_one_does_not(
     azure: Azure, ml: MLClient, models: dict[str, Model]
 ) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     deploy(ml, endpoint, "blue", models["tens"])
     first = process_of(azure, endpoint, "blue")
     deploy(ml, endpoint, "blue", models["tens"], tags={"only": "tags"})
@@ -332,7 +331,7 @@ def test_an_update_replaces_the_server_and_a_failed_one_does_not(
 
 
 def test_deletion_frees_the_process(azure: Azure, ml: MLClient, models: dict[str, Model]) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     for name in ("blue", "green"):
         deploy(ml, endpoint, name, models["tens"])
     send_traffic(ml, endpoint, blue=100)
@@ -348,7 +347,7 @@ def test_deletion_frees_the_process(azure: Azure, ml: MLClient, models: dict[str
 def test_a_dead_server_is_unavailable_and_an_update_starts_another(
     azure: Azure, ml: MLClient, models: dict[str, Model]
 ) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     deploy(ml, endpoint, "blue", models["tens"])
     key = str(ml.online_endpoints.get_keys(endpoint).primary_key)
     uri = scoring_uri(ml, endpoint)
@@ -364,7 +363,7 @@ def test_a_dead_server_is_unavailable_and_an_update_starts_another(
 
 
 def test_a_server_is_started_when_the_duration_has_passed(azure: Azure, ml: MLClient, models: dict[str, Model]) -> None:
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     before = azure.control("GET", "/azure-ml/durations")
     azure.control("PUT", "/azure-ml/durations", {"deployment": 1200})
     try:
@@ -423,7 +422,7 @@ def test_an_environment_that_cannot_be_built_is_said_at_the_head_of_the_log(
     environment = ml.environments.create_or_update(
         Environment(name=name, version="1", image="mcr.microsoft.com/x:1", conda_file=conda)
     )
-    endpoint = new_endpoint(ml)
+    endpoint = azure.new_endpoint(DEV)
     deploy(ml, endpoint, "blue", models["tens"], environment=environment.id)
     log = ml.online_deployments.get_logs("blue", endpoint, lines=1000)
     head = log.split("Container logs:\n")[1].splitlines()[:3]
