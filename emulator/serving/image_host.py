@@ -2,7 +2,8 @@
 
 Importing the server, MLflow, pandas and scikit-learn takes seconds, so this process imports them once and forks; each
 child then enters `azureml_inference_server_http.amlserver.run()`, which is all that the `azmlinfsrv` command does. A
-server that needs another Python environment is started by that environment's interpreter instead.
+server that needs another Python environment is this file again, run by that environment's interpreter with the entry
+script as its argument.
 
 Orders come as JSON lines on stdin, reports leave as JSON lines on stdout. When stdin ends, because whoever started us
 stopped or was killed, every server is killed and this process ends.
@@ -51,7 +52,6 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     reports = os.dup(1)
     os.dup2(2, 1)
-    os.register_at_fork(after_in_child=_die_with_parent)
     for module in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -153,13 +153,9 @@ def _serve(order: dict[str, Any], listener: int) -> NoReturn:
             # gunicorn's control socket has one path, fixed when it was imported: it would be shared by all servers.
             os.environ.setdefault("GUNICORN_CMD_ARGS", "--no-control-socket")
         os.chdir(order["directory"])
-        arguments = ["--entry_script", order["entry_script"]]
         if order["python"]:
-            os.execv(order["python"], [order["python"], "-m", "azureml_inference_server_http", *arguments])  # noqa: S606
-        sys.argv = ["azmlinfsrv", *arguments]
-        from azureml_inference_server_http import amlserver
-
-        amlserver.run()
+            os.execv(order["python"], [order["python"], "-P", __file__, order["entry_script"]])  # noqa: S606
+        _enter_server(order["entry_script"])
         code = 0
     except SystemExit as ended:
         code = ended.code
@@ -170,6 +166,13 @@ def _serve(order: dict[str, Any], listener: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _enter_server(entry_script: str) -> None:
+    sys.argv = ["azmlinfsrv", "--entry_script", entry_script]
+    from azureml_inference_server_http import amlserver
+
+    amlserver.run()
 
 
 def _take_over_descriptors(log: str, listener: int) -> None:
@@ -184,4 +187,8 @@ def _take_over_descriptors(log: str, listener: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    os.register_at_fork(after_in_child=_die_with_parent)
+    if sys.argv[1:]:
+        _enter_server(sys.argv[1])
+    else:
+        main()
