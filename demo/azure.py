@@ -1,5 +1,7 @@
 """The data scientist's side: the real SDK, pointed at the local Azure by environment variables alone."""
 
+import contextlib
+import io
 import json
 import os
 import urllib.request
@@ -27,15 +29,14 @@ class Workspaces:
         from azure.ai.ml.entities import Model
 
         model = Model(name=name, path=str(trained.folder), type="mlflow_model", tags=dict(tags))
-        return str(self._client(self._endpoints["source"]).models.create_or_update(model).version)
+        with contextlib.redirect_stderr(io.StringIO()):  # the SDK's own progress bar
+            return str(self._client(self._endpoints["source"]).models.create_or_update(model).version)
 
     def ask(self, target: str, endpoint: str, request: Mapping[str, Any]) -> Any:
         """What the endpoint in the target answers to this request."""
         online = self._client(self._endpoints["targets"][target]).online_endpoints
         keys = online.get_keys(endpoint)
-        return post(
-            str(online.get(endpoint).scoring_uri), request, {"Authorization": f"Bearer {keys.primary_key}"}
-        )
+        return post(str(online.get(endpoint).scoring_uri), request, {"Authorization": f"Bearer {keys.primary_key}"})
 
     def _client(self, workspace: Mapping[str, str]) -> Any:
         from azure.ai.ml import MLClient

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from emulator.azure_ml import AzureML
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
@@ -112,9 +114,11 @@ class LocalAzure:
                 await self.event_grid.subscribe(Subscription(name=name, topic=topic, webhook_url=webhook))
 
     def _topics(self) -> dict[str, str]:
-        """A system topic for each workspace, as all of them may be sources; and the custom topic of endpoints.json."""
-        workspaces = {f"workspace-{workspace.key}": workspace.arm_id for workspace in self._topology.workspaces}
-        return workspaces | {"published-by-hand": self._topology.custom_topic}
+        """The system topics of the policy's sources, as they are set up in Azure; and the topic of endpoints.json."""
+        sources = _sources(self._policy) if self._policy else {self._topology.workspaces[0].name}
+        workspaces = [workspace for workspace in self._topology.workspaces if workspace.name in sources]
+        system = {f"workspace-{workspace.key}": workspace.arm_id for workspace in workspaces}
+        return system | {"published-by-hand": self._topology.custom_topic}
 
     def _settings(self) -> dict[str, str]:
         """The app settings; the same keys as in Azure, with a connection string where the SDK offers nothing else."""
@@ -173,6 +177,12 @@ class LocalAzure:
             "source": _names(first),
             "targets": {workspace.key: _names(workspace) for workspace in others},
         }
+
+
+def _sources(policy: Path) -> set[str]:
+    """The workspaces that a policy lists as sources. Its mistakes are for the app to find."""
+    content = yaml.safe_load(policy.read_text())
+    return {str(source.get("workspace")) for source in content["sources"].values()}
 
 
 def _names(workspace: WorkspaceSpec) -> Mapping[str, str]:

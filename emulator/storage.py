@@ -220,7 +220,9 @@ class Storage:
             content = await answer.read()
             content, answered = self._with_slow_copies(account, request, content, answered)
             if request.method == "HEAD":
-                return web.StreamResponse(status=answer.status, headers=answered)  # keeps the length of what is not sent
+                return web.StreamResponse(
+                    status=answer.status, headers=answered
+                )  # keeps the length of what is not sent
             answered.pop("Content-Length", None)
             return web.Response(status=answer.status, headers=answered, body=content)
 

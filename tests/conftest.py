@@ -1,0 +1,39 @@
+"""One local Azure for the whole run, started as `make up` starts it: a process of its own."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.local import LocalAzure, started
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Path]:
+    """A folder for this run: short, because sockets and certificates live in it, and gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="promotion-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _local_azure(directory: Path) -> Iterator[LocalAzure]:
+    with started(directory / "azure", app=REPOSITORY, policy=REPOSITORY / "tests" / "promotion.yaml") as azure:
+        yield azure
+
+
+@pytest.fixture
+def local_azure(_local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalAzure]:
+    """The local Azure with the function app running in it, and this process pointed at it as the data scientist."""
+    for name in ("CURL_CA_BUNDLE", "HTTP_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in _local_azure.client_environment.items():
+        monkeypatch.setenv(name, value)
+    yield _local_azure
+    _local_azure.control.clear_faults()
+    assert os.environ["HTTPS_PROXY"] == _local_azure.endpoints["https_proxy"]

@@ -1,0 +1,134 @@
+"""The local Azure from a test's chair: start it, act as a data scientist in it, wait for what shall come."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from emulator.control_client import ControlClient
+
+REPOSITORY = Path(__file__).parent.parent
+FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+T = TypeVar("T")
+
+
+@dataclass
+class LocalAzure:
+    """A running local Azure; `endpoints` is its endpoints.json."""
+
+    endpoints: dict[str, Any]
+    directory: Path
+    process: "subprocess.Popen[bytes]"
+
+    @cached_property
+    def control(self) -> ControlClient:
+        return ControlClient(self.endpoints["control_url"])
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What a user sets, and nothing else."""
+        return {
+            **self.endpoints["credential"],
+            "HTTPS_PROXY": self.endpoints["https_proxy"],
+            "NO_PROXY": "127.0.0.1,localhost",
+            "REQUESTS_CA_BUNDLE": self.endpoints["ca_bundle"],
+        }
+
+    def api(self, path: str, **headers: str) -> Any:
+        """GET from the function app's HTTP API."""
+        url = f"{self.endpoints['functions_url']}/api/{path}"
+        request = urllib.request.Request(url, headers={"x-functions-key": self.endpoints["function_key"], **headers})
+        with _DIRECT.open(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def promotion(self, promotion_id: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self.api(f"promotions/{promotion_id}")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+        return found
+
+    def promotions_of(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.api("promotions")["promotions"]
+        return [row for row in rows if row["model"] == model and version in (None, row["version"])]
+
+    def events_of(self, subject: str) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = self.api("events")["events"]
+        return [event for event in events if event["subject"] == subject]
+
+    def wait_for(self, look: Callable[[], T | None], *, what: str, seconds: float = 90.0) -> T:
+        """Look again after every request that arrives here, until there is something to see."""
+        ends = time.monotonic() + seconds
+        while True:
+            seen = max((entry["number"] for entry in self.control.requests(self._last)), default=self._last)
+            if (found := look()) is not None:
+                return found
+            if time.monotonic() > ends:
+                raise AssertionError(f"{what}: not seen within {seconds:.0f} s")
+            self._last = seen
+            self.control.requests(seen, wait=1)
+
+    _last: int = 0
+
+    def wait_for_end(self, model: str, version: str = "1", seconds: float = 90.0) -> dict[str, Any]:
+        """The promotion of this model version, once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            rows = [row for row in self.promotions_of(model, version) if row["state"] in FINAL]
+            return self.promotion(rows[0]["id"]) if rows else None
+
+        return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
+
+    def ml_client(self, workspace: Mapping[str, str]) -> Any:
+        """The real SDK, signed in as the data scientist (needs the fixture's environment)."""
+        from azure.ai.ml import MLClient
+        from azure.identity import ManagedIdentityCredential
+
+        return MLClient(
+            ManagedIdentityCredential(),
+            workspace["subscription_id"],
+            workspace["resource_group"],
+            workspace["workspace"],
+            enable_telemetry=False,
+            retry_total=0,
+        )
+
+
+@contextlib.contextmanager
+def started(directory: Path, *, app: Path | None = None, policy: Path | None = None) -> Iterator[LocalAzure]:
+    """A local Azure in a process of its own; gone when the block ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "emulator", "--directory", str(directory), "--die-with-parent"]
+    command += ["--app", str(app)] if app else []
+    command += ["--policy", str(policy)] if policy else []
+    log = directory / "local-azure.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=REPOSITORY,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if not process.stdout.readline():
+            raise AssertionError(f"the local Azure did not start: {log.read_text()[-3000:]}")
+        yield LocalAzure(json.loads((directory / "endpoints.json").read_text()), directory, process)
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
