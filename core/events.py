@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from core.errors import Reason, Refusal
 
-PREFIX = "Microsoft.MachineLearningServices."
+MODEL_REGISTERED = "Microsoft.MachineLearningServices.ModelRegistered"
+RUN_COMPLETED = "Microsoft.MachineLearningServices.RunCompleted"
+RUN_STATUS_CHANGED = "Microsoft.MachineLearningServices.RunStatusChanged"
 NAME_LIMIT = 255
 _WORKSPACE_ID = re.compile(
     r"/subscriptions/(?P<subscription_id>[^/]+)/resourceGroups/(?P<resource_group>[^/]+)"
@@ -96,23 +98,20 @@ def parse(envelope: Mapping[str, Any]) -> Fact:
     """
     fields = {key.lower(): value for key, value in envelope.items()}
     event_type = _text(fields, "eventtype", "type")
+    if event_type not in (MODEL_REGISTERED, RUN_COMPLETED, RUN_STATUS_CHANGED):
+        raise Refusal(
+            Reason.EVENT_TYPE_UNKNOWN,
+            f"event type {event_type[:200]!r} is none that promotes a model",
+            remedy=f"Subscribe to {MODEL_REGISTERED}, RunCompleted and RunStatusChanged only.",
+        )
     workspace = _workspace(_text(fields, "topic", "source"))
     event_id, subject, time = _text(fields, "id"), _text(fields, "subject"), _time(fields)
-    match event_type.removeprefix(PREFIX):
-        case "ModelRegistered":
-            model, version = _model_version(subject, _data(fields))
-            return ModelRegistered(event_id=event_id, source=workspace, model=model, version=version, time=time)
-        case "RunCompleted" | "RunStatusChanged" as kind:
-            run_id = _run_id(subject, _data(fields))
-            return RunEnded(
-                event_id=event_id, source=workspace, run_id=run_id, completed=kind == "RunCompleted", time=time
-            )
-        case _:
-            raise Refusal(
-                Reason.EVENT_TYPE_UNKNOWN,
-                f"event type {event_type[:200]!r} is none that promotes a model",
-                remedy="Subscribe to Microsoft.MachineLearningServices.ModelRegistered, RunCompleted and RunStatusChanged only.",
-            )
+    if event_type == MODEL_REGISTERED:
+        model, version = _model_version(subject, _data(fields))
+        return ModelRegistered(event_id=event_id, source=workspace, model=model, version=version, time=time)
+    run_id = _run_id(subject, _data(fields))
+    completed = event_type == RUN_COMPLETED
+    return RunEnded(event_id=event_id, source=workspace, run_id=run_id, completed=completed, time=time)
 
 
 def _malformed(message: str) -> Refusal:
@@ -148,10 +147,11 @@ def _data(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_version(subject: str, data: Mapping[str, Any]) -> tuple[str, str]:
     """Name and version from the data; from the subject `models/{name}:{version}` where the data lacks them."""
-    subject_name, _, subject_version = subject.removeprefix("models/").rpartition(":")
+    subject_name, colon, subject_version = subject.removeprefix("models/").rpartition(":")
     name = data.get("modelname") or subject_name
     version = data.get("modelversion")
-    version = subject_version if version in (None, "") else version
+    if version in (None, ""):
+        version = subject_version if colon else ""
     if isinstance(version, bool) or not isinstance(version, int | str | float):
         raise _malformed(f"modelVersion is {type(version).__name__}, not a number or a string")
     if isinstance(version, float):
