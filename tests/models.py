@@ -40,7 +40,7 @@ def regression_with_example(directory: Path, *, slope: float = 3.0) -> SavedMode
 
     rows = pd.DataFrame({"area": [1.0, 2.0, 3.0, 4.0], "rooms": [1.0, 1.0, 2.0, 2.0]})
     model = LinearRegression().fit(rows, slope * rows["area"] + rows["rooms"])
-    folder = _fresh(directory, f"regression-{slope}")
+    folder = _fresh(directory, f"regression-{slope:.0f}")
     requirements = pins("mlflow-skinny", "scikit-learn", "pandas", "skops")
     mlflow.sklearn.save_model(model, folder, input_example=rows.head(1), pip_requirements=requirements)
     return SavedModel(folder, table_request(rows), model.predict(rows).tolist())

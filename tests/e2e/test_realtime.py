@@ -135,7 +135,7 @@ def _id(row: dict[str, Any]) -> str:
 def test_of_two_versions_of_one_endpoint_the_newer_wins(local_azure: LocalAzure, tmp_path: Path) -> None:
     """While the older one is still being deployed, the newer one claims the endpoint; nothing is left of the older."""
     older, newer = (models.regression_with_example(tmp_path, slope=slope) for slope in (3.0, 5.0))
-    local_azure.control.post("/azureml/durations", {"deployment": 30})
+    local_azure.control.put("/azure-ml/durations", {"deployment": 30})
     try:
         register(local_azure, "shared-older", older)
 
@@ -149,7 +149,7 @@ def test_of_two_versions_of_one_endpoint_the_newer_wins(local_azure: LocalAzure,
             lambda: local_azure.promotions_of("shared-newer") or None, what="the newer version's promotion"
         )
     finally:
-        local_azure.control.post("/azureml/durations", {"deployment": 0})
+        local_azure.control.put("/azure-ml/durations", {"deployment": 0})
         local_azure.control.advance(31)
 
     won, lost = (local_azure.wait_for_end(name) for name in ("shared-newer", "shared-older"))
