@@ -13,6 +13,7 @@ from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
 from emulator.control import Control
 from emulator.event_grid import EventGrid, Subscription
+from emulator.event_grid.events import AS_PUBLISHED, Schema
 from emulator.faults import Faults
 from emulator.function_app import FunctionApp
 from emulator.gateway import Gateway
@@ -46,7 +47,7 @@ class LocalAzure:
         self.log = RequestLog(self.clock)
         self.faults = Faults(self.clock)
         self.ca = CertificateAuthority(directory)
-        self.identities = IdentityProvider(self._topology.identities)
+        self.identities = IdentityProvider(self._topology.identities, log=self.log, faults=self.faults)
         shared: dict[str, Any] = {"clock": self.clock, "log": self.log, "faults": self.faults}
         self.gateway = Gateway(log=self.log, faults=self.faults, identities=self.identities, ca=self.ca)
         self.storage = Storage(
@@ -71,7 +72,8 @@ class LocalAzure:
         self.service_bus.create_queue(self._topology.queue)
         self.control = Control(**shared)
         self.function_app: FunctionApp | None = None
-        self._topic = self.event_grid.create_topic(self._topology.custom_topic, self._topology.workspaces[0].location)
+        region = self._topology.workspaces[0].location
+        self._topic = self.event_grid.create_topic(self._topology.custom_topic, region, AS_PUBLISHED)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "LocalAzure":
@@ -111,7 +113,9 @@ class LocalAzure:
         if "intake" in ready.functions:
             webhook = f"{ready.url}/runtime/webhooks/eventgrid?functionName=intake&code={ready.keys['eventgrid']}"
             for name, topic in self._topics().items():
-                await self.event_grid.subscribe(Subscription(name=name, topic=topic, webhook_url=webhook))
+                schema: Schema = AS_PUBLISHED if topic == self._topology.custom_topic else "EventGridSchema"
+                subscription = Subscription(name=name, topic=topic, webhook_url=webhook, delivery_schema=schema)
+                await self.event_grid.subscribe(subscription)
 
     def _topics(self) -> dict[str, str]:
         """The system topics of the policy's sources, as they are set up in Azure; and the topic of endpoints.json."""

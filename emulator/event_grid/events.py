@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-Schema = Literal["EventGridSchema", "CloudEventSchemaV1_0"]
+# The last one is no schema of Azure's: a topic that takes both and leaves events as they are, for publishing by hand in
+# the name of any workspace.
+Schema = Literal["EventGridSchema", "CloudEventSchemaV1_0", "AsPublished"]
+AS_PUBLISHED: Final = "AsPublished"
 
 EVENT_GRID_REQUIRED = ("id", "subject", "data", "eventType", "eventTime", "dataVersion")
 CLOUD_EVENT_REQUIRED = ("id", "source", "type", "specversion")
@@ -36,7 +39,7 @@ class Event:
 
     def rendered(self, schema: Schema) -> dict[str, Any]:
         """The event as a subscription with this delivery schema gets it. CloudEvents are delivered as such only."""
-        if schema == self.schema:
+        if schema in (self.schema, AS_PUBLISHED):
             return self.body
         if schema == "EventGridSchema":
             raise ValueError("a topic for CloudEvents cannot deliver in Event Grid's own schema")
@@ -65,16 +68,27 @@ def cloud_event(body: dict[str, Any]) -> Event:
 
 
 def published_events(raw: bytes, schema: Schema, topic: str) -> list[Event]:
-    """The events in the body of a publish request: an array, or in the CloudEvents schema also one event alone."""
+    """The events in the body of a publish request: an array, or in the CloudEvents schema also one event alone.
+
+    With AS_PUBLISHED, each event tells its schema by itself, and one that names a topic keeps it.
+    """
     try:
         content = json.loads(raw)
     except ValueError as error:
         raise MalformedEventsError(f"The body is not JSON: {error}.") from None
+    if schema == AS_PUBLISHED:
+        return [_as_published(body, topic) for body in (content if isinstance(content, list) else [content])]
     if schema == "CloudEventSchemaV1_0":
         return [cloud_event(body) for body in (content if isinstance(content, list) else [content])]
     if not isinstance(content, list):
         raise MalformedEventsError("The body must be an array of events, even for one event.")
     return [event_grid_event(body, topic) for body in content]
+
+
+def _as_published(body: Any, topic: str) -> Event:
+    if isinstance(body, dict) and "specversion" in body:
+        return cloud_event(body)
+    return event_grid_event(body, str(body.get("topic") or topic) if isinstance(body, dict) else topic)
 
 
 def _require(body: Any, names: tuple[str, ...], schema: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from emulator.event_grid.events import Event, Schema
@@ -33,8 +33,8 @@ class Subscription:
         url = urlsplit(self.webhook_url)
         if url.scheme != "http" or url.hostname != "127.0.0.1":
             raise ValueError(f"webhook_url must start with http://127.0.0.1, nothing leaves this machine: {url.netloc}")
-        if self.delivery_schema not in ("EventGridSchema", "CloudEventSchemaV1_0"):
-            raise ValueError(f"delivery_schema is EventGridSchema or CloudEventSchemaV1_0, not {self.delivery_schema}")
+        if self.delivery_schema not in get_args(Schema):
+            raise ValueError(f"delivery_schema is {' or '.join(get_args(Schema))}, not {self.delivery_schema}")
         for name, least, most in (
             ("max_events_per_batch", 1, 5000),
             ("max_delivery_attempts", 1, 30),

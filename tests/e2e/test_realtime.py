@@ -233,7 +233,7 @@ def publish(
         client.send(CloudEvent(time=datetime.now(UTC), **event))
     else:
         event = {"topic": topic, "event_type": kind, "id": event_id, "subject": subject, "data": data} | changes
-        client.send(EventGridEvent(data_version="", **event))
+        client.send(EventGridEvent(data_version="1", **event))
 
 
 class Traffic:
