@@ -247,16 +247,19 @@ def _mismatch_by_name(match: Match, source: str, model: str, trigger: Trigger) -
 def endpoint_name(template: str, model: str) -> str:
     """A valid endpoint name for this model: the same for the same model, another for another model.
 
-    Characters that an endpoint name cannot have become hyphens, and it is cut to 32; a name that had to be changed in
-    this way ends in six characters of a hash, so that two models never share one by accident.
+    Endpoint names are lower case here, as they are compared without regard to case. Characters that an endpoint name
+    cannot have become hyphens, and it is cut to 32; a name that had to be changed in any of these ways ends in six
+    characters of a hash, so that two models never share one by accident. A template without `{model}` names the endpoint
+    itself, for all models of its rule.
     """
+    if "{model}" not in template:
+        return template.lower()
     plain = template.replace("{model}", model)
-    fit = re.sub(r"-{2,}", "-", re.sub(r"[^a-zA-Z0-9-]", "-", plain)).strip("-")
+    if plain == plain.lower() and ENDPOINT_NAME.fullmatch(plain):
+        return plain
+    fit = re.sub(r"-{2,}", "-", re.sub(r"[^a-z0-9-]", "-", plain.lower())).strip("-")
     if not fit[:1].isalpha():
         fit = f"m-{fit}"
-    fit = fit.lower()
-    if fit == plain.lower() and ENDPOINT_NAME.fullmatch(fit):
-        return fit
     digest = hashlib.sha256(plain.encode()).hexdigest()[:6]
     return f"{fit[: ENDPOINT_NAME_LIMIT - 7].strip('-')}-{digest}"
 
