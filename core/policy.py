@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from core.events import WorkspaceId
 from core.origin import Origin
@@ -22,7 +23,7 @@ from core.origin import Origin
 # (Azure ML, "manage resources and quotas for online endpoints").
 ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 ENDPOINT_NAME_LIMIT = 32
-_DURATION = re.compile(r"(?P<number>\d+)\s*(?P<unit>s|m|h|d)")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9})\s*(?P<unit>s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -33,8 +34,7 @@ class Trigger(StrEnum):
 
 
 def _duration(value: str) -> str:
-    if not _DURATION.fullmatch(value):
-        raise ValueError(f"{value!r} is no duration: write a number and s, m, h or d, such as 60m")
+    seconds(value)
     return value
 
 
@@ -50,14 +50,23 @@ def _endpoint_template(value: str) -> str:
     return value
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
+OneOrMoreOrigins = Annotated[
+    tuple[Origin, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Origin | tuple[Origin, ...]),
+]
 
 
 def seconds(duration: str) -> float:
     """A duration of the policy, such as `60m`, in seconds."""
     found = _DURATION.fullmatch(duration)
     if not found:
-        raise ValueError(f"no duration: {duration!r}")
+        raise ValueError(f"{duration!r} is no duration: write a number and s, m, h or d, such as 60m")
     return timedelta(**{_UNITS[found["unit"]]: int(found["number"])}).total_seconds()
 
 
@@ -82,7 +91,7 @@ class Match(_Strict):
 
     source: str | None = Field(None, description="Name of one of the sources.")
     model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
-    origin: Origin | tuple[Origin, ...] | None = Field(None, description="designer, notebook or automl; or a list.")
+    origin: OneOrMoreOrigins | None = Field(None, description="designer, notebook or automl; or a list of them.")
     tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
     trigger: tuple[Trigger, ...] = Field((Trigger.MODEL_REGISTERED,), min_length=1)
 
@@ -90,8 +99,8 @@ class Match(_Strict):
 class RequestSettings(_Strict):
     """As Azure ML's `request_settings` of an online deployment."""
 
-    request_timeout_ms: int = Field(5000, ge=1, le=180_000)
-    max_concurrent_requests_per_instance: int = Field(1, ge=1)
+    request_timeout_ms: int = Field(5000, ge=1, le=180_000, strict=True)
+    max_concurrent_requests_per_instance: int = Field(1, ge=1, strict=True)
 
 
 class Deadlines(_Strict):
@@ -113,7 +122,7 @@ class RealtimeStage(_Strict):
     )
     target_model_name: str | None = Field(None, description="Name of the model in the target; the source's by default.")
     instance_type: str = "Standard_DS3_v2"
-    instance_count: int = Field(1, ge=1)
+    instance_count: int = Field(1, ge=1, strict=True)
     auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
     request_settings: RequestSettings | None = None
     environment_variables: Mapping[str, str] = Field(default_factory=dict)
@@ -145,21 +154,22 @@ class Policy(_Strict):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        problems = [
-            *_duplicates("rule name", [rule.name for rule in self.rules]),
+        mistakes = [
+            *_duplicate_names(self.rules),
             *_shared_workspaces("sources", self.sources),
             *_shared_workspaces("targets", self.targets),
         ]
         for index, rule in enumerate(self.rules):
             if rule.match.source is not None and rule.match.source not in self.sources:
-                problems.append(f"rules.{index}.match.source: {rule.match.source!r} is none of the sources")
-            problems += [
-                f"rules.{index}.stages.{number}.target: {stage.target!r} is none of the targets"
+                where = ("rules", index, "match", "source")
+                mistakes.append(_mistake(where, f"{rule.match.source!r} is none of the sources"))
+            mistakes += [
+                _mistake(("rules", index, "stages", number, "target"), f"{stage.target!r} is none of the targets")
                 for number, stage in enumerate(rule.stages)
                 if stage.target not in self.targets
             ]
-        if problems:
-            raise ValueError("; ".join(problems))
+        if mistakes:
+            raise ValidationError.from_exception_data("Policy", mistakes)
         return self
 
     def source_name(self, workspace: WorkspaceId) -> str | None:
@@ -167,19 +177,29 @@ class Policy(_Strict):
         return next((name for name, source in self.sources.items() if source.id.key == workspace.key), None)
 
 
-def _duplicates(what: str, values: list[str]) -> list[str]:
-    return [f"rules: {what} {value!r} is used twice" for value in sorted({v for v in values if values.count(v) > 1})]
+def _mistake(where: tuple[str | int, ...], what: str) -> InitErrorDetails:
+    """A mistake across fields, at the field that a person has to correct."""
+    return InitErrorDetails(type=PydanticCustomError("policy", "{what}", {"what": what}), loc=where, input=None)
 
 
-def _shared_workspaces(section: str, workspaces: Mapping[str, Workspace]) -> list[str]:
-    """Two names for one workspace would give one endpoint two sessions, hence two writers."""
+def _duplicate_names(rules: tuple[Rule, ...]) -> list[InitErrorDetails]:
+    names = [rule.name for rule in rules]
+    return [
+        _mistake(("rules", index, "name"), f"{name!r} is the name of another rule already")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+
+
+def _shared_workspaces(section: str, workspaces: Mapping[str, Workspace]) -> list[InitErrorDetails]:
+    """A workspace has one name: rules ask for it and people look for it by that name."""
     seen: dict[str, str] = {}
-    problems = []
+    mistakes = []
     for name, workspace in workspaces.items():
         first = seen.setdefault(workspace.id.key, name)
         if first != name:
-            problems.append(f"{section}.{name}: the same workspace as {section}.{first}; name each workspace once")
-    return problems
+            mistakes.append(_mistake((section, name), f"the same workspace as {first!r}; name each workspace once"))
+    return mistakes
 
 
 # ---------------------------------------------------------------------------------------------------------------- match
@@ -222,9 +242,8 @@ def could_concern(policy: Policy, source: str, model: str, trigger: Trigger) -> 
 def _mismatch(match: Match, facts: ModelFacts) -> str | None:
     if why := _mismatch_by_name(match, facts.source, facts.name, facts.trigger):
         return why
-    origins = (match.origin,) if isinstance(match.origin, Origin) else match.origin
-    if origins and facts.origin is not None and facts.origin not in origins:
-        return f"origin {facts.origin} is not {' or '.join(origins)}"
+    if match.origin and facts.origin is not None and facts.origin not in match.origin:
+        return f"origin {facts.origin} is not {' or '.join(match.origin)}"
     for key, wanted in match.tags.items():
         value = facts.tags.get(key)
         if value is None:
@@ -294,6 +313,11 @@ class LoadedPolicy(_Strict):
     digest: str
 
 
+_SECTIONS_MISSING = PolicyProblem(
+    line=None, field="", message="must hold version, sources, targets and rules; it is empty"
+)
+
+
 def load(path: Path) -> LoadedPolicy:
     """Read a policy file. Raises PolicyInvalid with every mistake, by line and field; OSError if it cannot be read."""
     return parse(path.read_bytes(), name=path.name)
@@ -304,6 +328,10 @@ def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
     try:
         text = content.decode("utf-8-sig")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[tuple[str, ...], int] = {}
+        if problems := _walk(root, (), lines) if root is not None else [_SECTIONS_MISSING]:
+            raise PolicyInvalid(name, problems)
+        parsed = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise PolicyInvalid(name, [PolicyProblem(line=None, field="", message=f"not UTF-8: {error}")]) from error
     except yaml.YAMLError as error:
@@ -312,19 +340,15 @@ def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
             line=mark.line + 1 if mark else None, field="", message=f"not YAML: {getattr(error, 'problem', error)}"
         )
         raise PolicyInvalid(name, [problem]) from error
-    lines: dict[tuple[str, ...], int] = {}
-    problems = _walk(root, (), lines) if root is not None else []
-    if problems:
-        raise PolicyInvalid(name, problems)
     try:
-        policy = Policy.model_validate(yaml.safe_load(text))
+        policy = Policy.model_validate(parsed)
     except ValidationError as error:
         raise PolicyInvalid(name, _problems(error, lines)) from error
     return LoadedPolicy(policy=policy, digest=hashlib.sha256(content).hexdigest())
 
 
 def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
-    """Note the line of each field; report keys that stand twice, which YAML readers drop in silence."""
+    """Note the line of each field; report values that YAML cannot read, and keys that it would drop in silence."""
     lines.setdefault(path, node.start_mark.line + 1)
     problems: list[PolicyProblem] = []
     if isinstance(node, yaml.MappingNode):
@@ -339,40 +363,48 @@ def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], i
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             problems += _walk(value, (*path, str(index)), lines)
+    elif why := _unreadable(node):
+        problems.append(PolicyProblem(line=node.start_mark.line + 1, field=".".join(path), message=why))
     return problems
+
+
+def _unreadable(node: yaml.Node) -> str | None:
+    """Why YAML's own types cannot read a value: dates that no calendar has, tags that nobody defined."""
+    try:
+        yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'problem', error)}); put it in quotes if it is meant as text"
+    return None
 
 
 def _problems(error: ValidationError, lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
-    problems = []
-    for found in error.errors(include_url=False):
-        message = found["msg"].removeprefix("Value error, ")
-        if found["loc"] == ():
-            # A check across fields: each part names its own field.
-            for part in message.split("; "):
-                field, _, text = part.partition(": ")
-                problems.append(PolicyProblem(line=_line(field.split("."), lines), field=field, message=text))
-            continue
-        field_path = [str(part) for part in found["loc"] if not _is_union_label(part)]
-        problems.append(PolicyProblem(line=_line(field_path, lines), field=".".join(field_path), message=_plain(found)))
-    return problems
-
-
-def _is_union_label(part: Any) -> bool:
-    """Pydantic puts the name of the tried type into the path of an error in a union."""
-    return isinstance(part, str) and ("[" in part or part in {"Origin"})
+    """The mistakes, without what only follows from one: a list is short of the item that is wrong."""
+    messages = {tuple(map(str, found["loc"])): _plain(found) for found in error.errors(include_url=False)}
+    causes = [path for path in messages if not any(path == other[: len(path)] != other for other in messages)]
+    return [PolicyProblem(line=_line(path, lines), field=".".join(path), message=messages[path]) for path in causes]
 
 
 def _plain(found: Any) -> str:
-    if found["type"] == "extra_forbidden":
-        return "unknown field; check its spelling against the policy reference"
-    if found["type"] == "missing":
-        return "is required"
-    return str(found["msg"]).removeprefix("Value error, ")
+    match found["type"]:
+        case "extra_forbidden":
+            return "unknown field; check its spelling against the policy reference"
+        case "missing":
+            return "is required"
+        case "string_type":
+            return "is empty" if found["input"] is None else "is no text for YAML; put it in quotes"
+        case "tuple_type":
+            return "must be a list"
+        case "model_type" | "mapping_type" | "dict_type":
+            return "must hold fields of its own"
+        case "too_short":
+            return "must not be empty"
+        case _:
+            return str(found["msg"]).removeprefix("Value error, ")
 
 
-def _line(path: list[str], lines: dict[tuple[str, ...], int]) -> int | None:
+def _line(path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> int | None:
     """The line of this field, or of the nearest thing around it that stands in the file."""
     for end in range(len(path), -1, -1):
-        if (line := lines.get(tuple(path[:end]))) is not None:
+        if (line := lines.get(path[:end])) is not None:
             return line
     return None
