@@ -1,5 +1,6 @@
 """What a model needs in order to be served: its files (manifest) and the recipe of how to run them. Pure."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def parse_mlmodel(content: bytes) -> Mapping[str, Any]:
     """The MLmodel file. Raises Refusal if it cannot be read as one."""
     try:
         parsed = yaml.safe_load(content.decode("utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that never was
         raise _not_servable(
             f"MLmodel cannot be read: {str(error)[:300]}", "Log the model again with MLflow."
         ) from error
@@ -102,7 +103,7 @@ def recipe(origin: Origin, files: tuple[str, ...], mlmodel: Mapping[str, Any] | 
     flavors = mlmodel["flavors"]
     if "python_function" not in flavors:
         raise _not_servable(
-            f"MLmodel has no python_function flavor, only {', '.join(flavors)}",
+            f"MLmodel has no python_function flavor, only {', '.join(map(str, flavors))}",
             "Log the model with an MLflow flavor that can be loaded as python_function.",
         )
     request, source = sample_request(mlmodel, example)
@@ -110,56 +111,66 @@ def recipe(origin: Origin, files: tuple[str, ...], mlmodel: Mapping[str, Any] | 
 
 
 def sample_request(mlmodel: Mapping[str, Any], example: bytes | None) -> tuple[Mapping[str, Any] | None, str | None]:
-    """A scoring request in the form that Azure ML's no-code MLflow deployments take, and what it was made from."""
+    """A scoring request in the form that Azure ML's no-code MLflow deployments take, and what it was made from.
+
+    An example that is no JSON cannot be sent; the signature may do then. MLflow writes NaN, which JSON does not know, for
+    missing numbers.
+    """
     if example is not None:
         info = mlmodel.get("saved_input_example_info") or {}
-        try:
-            return {"input_data": _input_data(json.loads(example), info)}, str(info.get("artifact_path"))
-        except (ValueError, UnicodeDecodeError):
-            pass  # an example that is no JSON cannot be sent; the signature may do
-    columns = _signature_columns(mlmodel)
-    if columns:
-        row = [_zero(column.get("type")) for column in columns]
-        data = {"columns": [column["name"] for column in columns], "index": [0], "data": [row]}
-        return {"input_data": data}, "signature"
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = json.loads(example, parse_constant=lambda _: None)
+            return {"input_data": _input_data(parsed, info)}, str(info.get("artifact_path"))
+    if columns := _signature_columns(mlmodel):
+        row = [_SAMPLE_VALUES[column["type"]] for column in columns]
+        return {
+            "input_data": {"columns": [column["name"] for column in columns], "index": [0], "data": [row]}
+        }, "signature"
     return None, None
 
 
 def _input_data(example: Any, info: Mapping[str, Any]) -> Any:
-    """MLflow's example, as `input_data`: DataFrames in split orient with all three keys, tensors as they are."""
-    if isinstance(example, Mapping):
-        for wrapper in ("dataframe_split", "inputs", "instances"):
-            if wrapper in example and info.get("type") != "json_object":
-                return _input_data(example[wrapper], {}) if wrapper == "dataframe_split" else example[wrapper]
-        if {"columns", "data"} <= example.keys():
-            index = example.get("index") or list(range(len(example["data"])))
-            return {"columns": example["columns"], "index": index, "data": example["data"]}
-    return example
+    """MLflow's example, as `input_data`: tables in split orient with all three keys, tensors as they are."""
+    if isinstance(example, Mapping) and (info.get("params") or info.get("type") != "json_object"):
+        wrapper = next((name for name in ("dataframe_split", "inputs", "instances") if name in example), None)
+        example = example[wrapper] if wrapper else example
+    match example:
+        case {"columns": list() as columns, "data": list() as rows}:
+            return {"columns": columns, "index": example.get("index") or list(range(len(rows))), "data": rows}
+        case [{}, *_] if all(isinstance(record, Mapping) and record.keys() == example[0].keys() for record in example):
+            # Records, which those deployments do not take.
+            columns = list(example[0])
+            rows = [[record[column] for column in columns] for record in example]
+            return {"columns": columns, "index": list(range(len(rows))), "data": rows}
+        case _:
+            return example
 
 
 def _signature_columns(mlmodel: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The columns of a signature for which a value can be made up; none if it is a tensor's, or one has another type."""
     signature = mlmodel.get("signature")
     inputs = signature.get("inputs") if isinstance(signature, Mapping) else None
     try:
-        columns = json.loads(inputs) if isinstance(inputs, str) else []
-    except ValueError:
+        columns = json.loads(inputs) if isinstance(inputs, str) else None
+    except (ValueError, RecursionError):
         return []
-    named = [column for column in columns if isinstance(column, Mapping) and column.get("name")]
-    return named if len(named) == len(columns) and all(column.get("type") != "tensor" for column in named) else []
+    return columns if isinstance(columns, list) and all(map(_is_plain_column, columns)) else []
 
 
-def _zero(column_type: Any) -> Any:
-    match column_type:
-        case "string":
-            return "a"
-        case "boolean":
-            return False
-        case "integer" | "long":
-            return 0
-        case "datetime":
-            return "2000-01-01T00:00:00"
-        case _:
-            return 0.0
+def _is_plain_column(column: Any) -> bool:
+    return isinstance(column, Mapping) and bool(column.get("name")) and str(column.get("type")) in _SAMPLE_VALUES
+
+
+# By MLflow's types of columns, without those whose values have an inner form: binary, array, map, object.
+_SAMPLE_VALUES: Mapping[str, Any] = {
+    "string": "a",
+    "boolean": False,
+    "integer": 0,
+    "long": 0,
+    "float": 0.0,
+    "double": 0.0,
+    "datetime": "2000-01-01T00:00:00",
+}
 
 
 def _plain(value: Any) -> Any:
