@@ -4,7 +4,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 
@@ -29,15 +29,32 @@ class ULong(int): ...
 class Int(int): ...
 
 
+class Byte(int): ...
+
+
+class Short(int): ...
+
+
+class Float(float): ...
+
+
 class Timestamp(int):
     """Milliseconds since 1970."""
 
     @classmethod
     def of(cls, moment: datetime) -> "Timestamp":
-        return cls(int(moment.timestamp() * 1000))
+        return cls((moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
 
     def as_datetime(self) -> datetime:
         return datetime.fromtimestamp(self / 1000, UTC)
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A value that nothing here looks into (characters, decimals): its type code and its bytes."""
+
+    code: int
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -76,10 +93,18 @@ def encode(value: Any) -> bytes:
             return struct.pack(">Bq", 0x83, value)
         case Int():
             return struct.pack(">Bi", 0x71, value)
+        case Byte():
+            return struct.pack(">Bb", 0x51, value)
+        case Short():
+            return struct.pack(">Bh", 0x61, value)
         case int():
             return struct.pack(">Bq", 0x81, value)
+        case Float():
+            return struct.pack(">Bf", 0x72, value)
         case float():
             return struct.pack(">Bd", 0x82, value)
+        case Opaque():
+            return bytes([value.code]) + value.content
         case uuid.UUID():
             return b"\x98" + value.bytes
         case Symbol():
@@ -119,21 +144,22 @@ def _compound(code: int, items: list[bytes]) -> bytes:
 
 _FIXED: dict[int, tuple[str, type]] = {
     0x50: (">B", UByte),
-    0x51: (">b", int),
+    0x51: (">b", Byte),
     0x52: (">B", UInt),
     0x53: (">B", ULong),
     0x54: (">b", Int),
     0x55: (">b", int),
     0x60: (">H", UShort),
-    0x61: (">h", int),
+    0x61: (">h", Short),
     0x70: (">I", UInt),
     0x71: (">i", Int),
-    0x72: (">f", float),
+    0x72: (">f", Float),
     0x80: (">Q", ULong),
     0x81: (">q", int),
     0x82: (">d", float),
     0x83: (">q", Timestamp),
 }
+_OPAQUE = {0x73: 4, 0x74: 4, 0x84: 8, 0x94: 16}
 _CONSTANT: dict[int, Any] = {0x40: None, 0x41: True, 0x42: False, 0x43: UInt(0), 0x44: ULong(0)}
 
 
@@ -141,7 +167,7 @@ def decode(data: bytes, at: int = 0) -> tuple[Any, int]:
     """One value, and the position behind it. Raises MalformedFrameError."""
     try:
         return _decode(data, at)
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+    except (IndexError, struct.error, ValueError, TypeError, RecursionError) as error:
         raise MalformedFrameError(f"cannot decode at byte {at}: {error}") from error
 
 
@@ -164,13 +190,10 @@ def _decode_value(code: int, data: bytes, at: int) -> tuple[Any, int]:
         return [], at
     if code == 0x56:
         return data[at] != 0, at + 1
-    if code == 0x73:
-        return chr(struct.unpack_from(">I", data, at)[0]), at + 4
     if code == 0x98:
         return uuid.UUID(bytes=data[at : at + 16]), at + 16
-    if code in (0x74, 0x84, 0x94):
-        size = {0x74: 4, 0x84: 8, 0x94: 16}[code]
-        return data[at : at + size], at + size
+    if code in _OPAQUE:
+        return Opaque(code, data[at : at + _OPAQUE[code]]), at + _OPAQUE[code]
     is_wide = bool(code & 0x10)
     size, at = _number(data, at, wide=is_wide)
     end = at + size

@@ -1,33 +1,21 @@
 """The two kinds of links that carry messages: from a client into a queue, and from a queue to a client."""
 
-import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emulator.service_bus.broker import BrokerError, Message, Queue, Session, message_lock_lost
-from emulator.service_bus.codec import DATA, Described, UInt, sections
-from emulator.service_bus.frames import (
-    ACCEPTED,
-    DETACH,
-    FLOW,
-    MODIFIED,
-    REJECTED,
-    RELEASED,
-    TRANSFER,
-    Frame,
-    error,
-)
+from emulator.service_bus.broker import Queue
+from emulator.service_bus.codec import DATA, Described, sections
+from emulator.service_bus.entities import BrokerError, Session, session_lock_lost
+from emulator.service_bus.frames import ACCEPTED, MODIFIED, REJECTED, RELEASED, Frame, error
 
 if TYPE_CHECKING:
-    from emulator.service_bus.connection import Channel
-
-log = logging.getLogger(__name__)
+    from emulator.service_bus.channel import Channel
 
 # The message format in which the SDK sends batches: each data section is a whole message.
 BATCH_FORMAT = 0x80013700
 # Standard tier: 256 KB for a message; a batch may have as much.
 MESSAGE_LIMIT = 256 * 1024
-GRANTED_CREDIT = 1_000_000
+GRANTED_CREDIT = 1000
 
 
 class IncomingLink:
@@ -38,19 +26,28 @@ class IncomingLink:
         self._handle = handle
         self._queue = queue
         self._parts: list[bytes] = []
+        self._size = 0
         self._first: Frame | None = None
+        self._delivered = 0
+        self._credit = 0
 
     def grant(self) -> None:
-        """The SDK sends before it has seen any credit, so it is given all at once."""
-        self._channel.send(FLOW, self._channel.flow_fields(self._handle, 0, GRANTED_CREDIT))
+        """The SDK sends before it has seen any credit, and does not count it: it is not held to what it was granted."""
+        self._credit = GRANTED_CREDIT
+        self._channel.flow(self._handle, self._delivered, GRANTED_CREDIT)
 
     async def on_transfer(self, received: Frame) -> None:
         first = self._first = self._first or received
         self._parts.append(received.payload)
+        self._size += len(received.payload)
+        if self._size > MESSAGE_LIMIT:
+            text = f"The received message of at least {self._size} bytes exceeds the limit of {MESSAGE_LIMIT} bytes."
+            self._channel.detach(self._handle, BrokerError("amqp:link:message-size-exceeded", text))
+            return
         if received.field(5, False):
             return
-        payload, self._parts, self._first = b"".join(self._parts), [], None
-        delivery_id = first.field(1)
+        payload = b"".join(self._parts)
+        self._parts, self._size, self._first = [], 0, None
         try:
             await self._take(payload, int(first.field(3, 0)))
         except BrokerError as refused:
@@ -58,118 +55,107 @@ class IncomingLink:
         else:
             state = Described(ACCEPTED, [])
         if not first.field(4, False):
-            self._channel.send_disposition(is_receiver=True, delivery_id=delivery_id, state=state)
+            self._channel.dispose(first.field(1), state, is_receiver=True)
+        self._count()
 
     async def _take(self, payload: bytes, message_format: int) -> None:
-        if len(payload) > MESSAGE_LIMIT:
-            raise BrokerError("amqp:link:message-size-exceeded", f"{len(payload)} bytes are more than {MESSAGE_LIMIT}.")
         messages = [payload]
         if message_format == BATCH_FORMAT:
             messages = [section.value for section in sections(payload) if section.code == DATA]
-        for message in messages:
-            await self._channel.connection.send_to(self._queue, message)
+        connection = self._channel.connection
+        await connection.operations.send(connection, self._queue, messages)
+
+    def _count(self) -> None:
+        self._delivered += 1
+        self._credit -= 1
+        if self._credit < GRANTED_CREDIT // 2:
+            self.grant()
 
 
 class OutgoingLink:
     """A client's receiver: messages go out as far as its credit allows, under locks that it then settles."""
 
-    def __init__(
-        self, channel: "Channel", handle: int, queue: Queue, *, deletes: bool, session: Session | None = None
-    ) -> None:
+    def __init__(self, channel: "Channel", handle: int, queue: Queue, *, deletes: bool) -> None:
         self._channel = channel
         self._handle = handle
-        self._queue = queue
         self._deletes = deletes
-        self._session = session
         self._credit = 0
         self._sent = 0
-
-    @property
-    def queue(self) -> Queue:
-        return self._queue
-
-    def begin(self, session: Session | None) -> None:
-        self._session = session or self._session
-        if self._session is None:
-            self._session = self._queue.session(None)
-            self._queue.consumers.append(self)
+        self.queue = queue
+        self.session: Session | None = None
 
     def on_flow(self, received: Frame) -> None:
         """Credit is absolute: the client's count plus its credit."""
         delivered = int(received.field(5, 0))
         self._credit = max(0, delivered + int(received.field(6, 0)) - self._sent)
         self.on_available()
-        if received.field(8, False) and self._credit:
+        if received.field(8, False):
             self._sent += self._credit
             self._credit = 0
-            self._channel.send(FLOW, self._channel.flow_fields(self._handle, self._sent, 0, drain=True))
+            self._channel.flow(self._handle, self._sent, 0, drain=True)
 
-    def on_available(self) -> None:
-        while self._credit > 0 and self._session is not None and self._channel.may_transfer():
-            message = self._queue.take(self._session, delete=self._deletes)
+    def on_available(self) -> bool:
+        before = self._sent
+        while self._credit > 0 and not self._channel.is_blocked:
+            message = self.queue.take(self, delete=self._deletes)
             if message is None:
-                return
-            self._transfer(message)
+                break
+            self._credit -= 1
+            self._sent += 1
+            token = message.lock.token if message.lock else uuid.uuid4()
+            unsettled = None if self._deletes else (self, token)
+            self._channel.transfer(self._handle, token.bytes_le, message.encoded(), unsettled=unsettled)
+        return self._sent > before
 
     def on_session_lost(self) -> None:
-        lost = error("com.microsoft:session-lock-lost", "The session lock has expired.")
-        self._channel.send(DETACH, [UInt(self._handle), True, lost])
-        self._channel.forget(self._handle)
-
-    def _transfer(self, message: Message) -> None:
-        token = message.lock.token if message.lock else uuid.uuid4()
-        delivery_id = self._channel.next_delivery_id(None if self._deletes else (self, token))
-        fields: list[Any] = [
-            UInt(self._handle),
-            UInt(delivery_id),
-            token.bytes_le,
-            UInt(0),
-            self._deletes,
-            False,
-        ]
-        self._channel.send(TRANSFER, fields, message.encoded())
-        self._credit -= 1
-        self._sent += 1
+        self._credit = 0
+        self._channel.detach(self._handle, session_lock_lost())
 
     async def settle(self, token: uuid.UUID, outcome: Described) -> Described:
         """Carry out what the client decided on; the outcome to answer with."""
-        name, arguments = settlement(outcome)
         try:
-            await self._channel.connection.settle(self._queue, token, name, arguments)
+            await self._settle(token, outcome)
         except BrokerError as refused:
             return Described(REJECTED, [error(refused.condition, str(refused))])
         # The answer names the outcome; an error in it would always be read as a failure.
         return Described(outcome.descriptor, [] if outcome.descriptor == REJECTED else outcome.value)
 
+    async def _settle(self, token: uuid.UUID, outcome: Described) -> None:
+        method, reason, description = settlement(outcome)
+        if method is None:
+            self.queue.release(token, self)
+            return
+        connection = self._channel.connection
+        await connection.operations.settle(
+            connection, self.queue, token, method, consumer=self, reason=reason, description=description
+        )
+
     def end(self, *, cleanly: bool) -> None:
         """The link or its connection is gone. A link that broke keeps its locks until they expire."""
         self._credit = 0
-        if self in self._queue.consumers:
-            self._queue.consumers.remove(self)
-        if self._session is not None and self._session.owner is self:
-            if cleanly:
-                self._queue.release(self._session, count=True)
-            else:
-                self._session.owner = None
+        if cleanly:
+            self.queue.leave(self)
+        else:
+            self.queue.vanish(self)
 
 
-def settlement(outcome: Described) -> tuple[str, dict[str, Any]]:
-    """What an outcome means: the operation's name in the request log, and its arguments."""
+def settlement(outcome: Described) -> tuple[str | None, str | None, str | None]:
+    """What an outcome means: the method's name in the request log, and the reason and description of a dead letter.
+
+    No method stands for a release: the client never looked at the message.
+    """
     fields = outcome.value if isinstance(outcome.value, list) else []
-    match outcome.descriptor:
-        case code if code == ACCEPTED:
-            return "COMPLETE", {}
-        case code if code == RELEASED:
-            return "RELEASE", {}
-        case code if code == MODIFIED:
-            has_failed, is_undeliverable = ([*fields, None, None])[:2]
-            if is_undeliverable:
-                return "DEFER", {}
-            return ("ABANDON", {}) if has_failed else ("RELEASE", {})
-        case code if code == REJECTED:
-            found = fields[0].value if fields and isinstance(fields[0], Described) else []
-            info = found[2] if len(found) > 2 and isinstance(found[2], dict) else {}
-            reason, description = info.get("DeadLetterReason"), info.get("DeadLetterErrorDescription")
-            return "DEAD_LETTER", {"reason": reason, "description": description}
-        case _:
-            raise message_lock_lost()
+    if outcome.descriptor == ACCEPTED:
+        return "COMPLETE", None, None
+    if outcome.descriptor == RELEASED:
+        return None, None, None
+    if outcome.descriptor == MODIFIED:
+        has_failed, is_undeliverable = [*fields, None, None][:2]
+        if is_undeliverable:
+            return "DEFER", None, None
+        return ("ABANDON" if has_failed else None), None, None
+    if outcome.descriptor == REJECTED:
+        found = fields[0].value if fields and isinstance(fields[0], Described) else []
+        info = found[2] if len(found) > 2 and isinstance(found[2], dict) else {}
+        return "DEAD_LETTER", info.get("DeadLetterReason"), info.get("DeadLetterErrorDescription")
+    raise BrokerError("amqp:not-implemented", f"A delivery cannot be settled with the outcome {outcome.descriptor!r}.")

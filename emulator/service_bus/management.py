@@ -1,164 +1,129 @@
-"""The `$management` and `$cbs` nodes: requests and answers that are messages themselves."""
+"""What can be asked of the `$cbs` node and of a queue's `$management` node."""
 
-import base64
-import hashlib
-import hmac
-import time
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote
 
-from emulator.service_bus.broker import BrokerError, Queue, session_lock_lost
-from emulator.service_bus.codec import (
-    APPLICATION_PROPERTIES,
-    PROPERTIES,
-    VALUE,
-    Described,
-    Int,
-    Symbol,
-    Timestamp,
-    encode,
-    sections,
-)
+from emulator.service_bus.broker import Queue
+from emulator.service_bus.codec import Int, Symbol, Timestamp
+from emulator.service_bus.entities import BrokerError, Consumer
+from emulator.service_bus.nodes import Request
 
 if TYPE_CHECKING:
+    from emulator.service_bus.channel import Channel
     from emulator.service_bus.connection import Connection
 
 PREFIX = "com.microsoft:"
-NO_CONTENT, BAD_REQUEST, UNAUTHORIZED, NOT_FOUND, GONE = 204, 400, 401, 404, 410
-_STATUS = {
-    "com.microsoft:message-lock-lost": GONE,
-    "com.microsoft:session-lock-lost": GONE,
-    "com.microsoft:message-not-found": NOT_FOUND,
-}
+OK, NO_CONTENT = 200, 204
+DELETE = 0  # receiver-settle-mode
+DISPOSITIONS = {"completed": "COMPLETE", "abandoned": "ABANDON", "defered": "DEFER", "suspended": "DEAD_LETTER"}
 
 
-def parse_request(raw: bytes) -> tuple[Any, dict[str, Any], Any]:
-    """Message id, application properties and body value of a request."""
-    found = {section.code: section.value for section in sections(raw)}
-    properties = found.get(PROPERTIES) or [None]
-    application = {str(key): value for key, value in (found.get(APPLICATION_PROPERTIES) or {}).items()}
-    return properties[0], application, found.get(VALUE)
+class TokenNode:
+    """`$cbs`: a client puts a token for an entity before it attaches to it. Here, and only here, names have dashes."""
 
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
 
-def answer(correlation_id: Any, application: Mapping[str, Any], body: Any) -> bytes:
-    properties = [None, None, None, None, None, correlation_id]
-    return b"".join(
-        encode(Described(code, value))
-        for code, value in ((PROPERTIES, properties), (APPLICATION_PROPERTIES, dict(application)), (VALUE, body))
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------------- cbs
-
-
-def put_token(raw: bytes, access_keys: Mapping[str, str]) -> tuple[bytes, str | None]:
-    """Check a token; the answer, and the name of its key if it is good. Here, and only here, names have dashes."""
-    correlation_id, _, token = parse_request(raw)
-    name, problem = _key_of(str(token), access_keys)
-    status = {"status-code": Int(UNAUTHORIZED if problem else 200), "status-description": problem or "OK"}
-    return answer(correlation_id, status, None), name
-
-
-def _key_of(token: str, access_keys: Mapping[str, str]) -> tuple[str | None, str | None]:
-    parts = {key: values[0] for key, values in parse_qs(token.partition(" ")[2]).items()}
-    key = access_keys.get(parts.get("skn", ""))
-    if key is None:
-        return None, "The token names no access key of this namespace."
-    raw = dict(part.partition("=")[::2] for part in token.partition(" ")[2].split("&"))
-    signed = f"{raw.get('sr', '')}\n{raw.get('se', '')}".encode()
-    expected = base64.b64encode(hmac.new(key.encode(), signed, hashlib.sha256).digest()).decode()
-    if not hmac.compare_digest(unquote(raw.get("sig", "")), expected):
-        return None, "The token's signature is wrong."
-    if not parts.get("se", "").isdecimal() or int(parts["se"]) < time.time():
-        return None, "The token has expired."
-    return parts["skn"], None
-
-
-# ---------------------------------------------------------------------------------------------------------- management
+    async def respond(self, request: Request) -> bytes:
+        status, description = OK, "OK"
+        try:
+            self._connection.put_token(str(request.body), str(request.application_properties.get("name", "")))
+        except BrokerError as refused:
+            status, description = refused.status, str(refused)
+        return request.answer({"status-code": Int(status), "status-description": description}, None)
 
 
 class Management:
     """The operations of a queue's management node."""
 
-    def __init__(self, connection: "Connection", queue: Queue) -> None:
-        self._connection = connection
+    def __init__(self, channel: "Channel", queue: Queue) -> None:
+        self._channel = channel
+        self._client = channel.connection
+        self._operations = channel.connection.operations
         self._queue = queue
+        self._methods = {
+            "renew-lock": self._renew_lock,
+            "renew-session-lock": self._renew_session_lock,
+            "get-session-state": self._get_session_state,
+            "set-session-state": self._set_session_state,
+            "peek-message": self._peek_message,
+            "schedule-message": self._schedule_message,
+            "cancel-scheduled-message": self._cancel_scheduled_message,
+            "receive-by-sequence-number": self._receive_by_sequence_number,
+            "update-disposition": self._update_disposition,
+            "get-message-sessions": self._get_message_sessions,
+        }
 
-    async def respond(self, raw: bytes) -> bytes:
-        correlation_id, application, body = parse_request(raw)
-        operation = str(application.get("operation", "")).removeprefix(PREFIX)
-        method = getattr(self, "_" + operation.replace("-", "_"), self._unknown)
+    async def respond(self, request: Request) -> bytes:
         try:
-            found = await method(body or {})
+            found = await self._carry_out(request)
         except BrokerError as refused:
-            status = _STATUS.get(refused.condition, BAD_REQUEST)
-            problem = {"statusCode": Int(status), "statusDescription": str(refused)}
-            return answer(correlation_id, problem | {"errorCondition": Symbol(refused.condition)}, {})
+            problem = {"statusCode": Int(refused.status), "statusDescription": str(refused)}
+            return request.answer(problem | {"errorCondition": Symbol(refused.condition)}, {})
         if found is None:
-            return answer(correlation_id, {"statusCode": Int(NO_CONTENT), "statusDescription": "No Content"}, {})
-        return answer(correlation_id, {"statusCode": Int(200), "statusDescription": "OK"}, found)
+            return request.answer({"statusCode": Int(NO_CONTENT), "statusDescription": "No Content"}, {})
+        return request.answer({"statusCode": Int(OK), "statusDescription": "OK"}, found)
 
-    async def _unknown(self, _: Mapping[str, Any]) -> Any:
-        raise BrokerError("amqp:not-implemented", "There is no such operation here.")
+    async def _carry_out(self, request: Request) -> Any:
+        operation = str(request.application_properties.get("operation", "")).removeprefix(PREFIX)
+        if (method := self._methods.get(operation)) is None:
+            raise BrokerError("amqp:not-implemented", f"A queue's management node has no operation '{operation}'.")
+        try:
+            return await method(request.body)
+        except (KeyError, TypeError, ValueError) as error:
+            text = f"The request's body does not suit '{operation}': {error!r}"
+            raise BrokerError("com.microsoft:argument-error", text) from error
+
+    def _holder(self, body: Mapping[str, Any]) -> Consumer | None:
+        """The receiver with which this client holds the session that the request is about."""
+        return self._channel.holder(self._queue, body.get("session-id"))
 
     async def _renew_lock(self, body: Mapping[str, Any]) -> Any:
-        moments = [await self._connection.renew(self._queue, token) for token in body["lock-tokens"]]
+        moments = [await self._operations.renew(self._client, self._queue, token) for token in body["lock-tokens"]]
         return {"expirations": [Timestamp.of(moment) for moment in moments]}
 
     async def _renew_session_lock(self, body: Mapping[str, Any]) -> Any:
-        self._held(body["session-id"])
-        moment: datetime = await self._connection.renew_session(self._queue, body["session-id"])
+        moment = await self._operations.renew_session(self._client, self._queue, self._holder(body))
         return {"expiration": Timestamp.of(moment)}
 
     async def _get_session_state(self, body: Mapping[str, Any]) -> Any:
-        self._held(body["session-id"])
-        return {"session-state": self._queue.session(body["session-id"]).state}
+        return {"session-state": self._queue.held(self._holder(body)).state}
 
     async def _set_session_state(self, body: Mapping[str, Any]) -> Any:
-        self._held(body["session-id"])
-        self._queue.session(body["session-id"]).state = body.get("session-state")
+        self._queue.held(self._holder(body)).state = body["session-state"]
         return {}
-
-    def _held(self, session_id: str) -> None:
-        if self._queue.session(session_id).locked_until is None:
-            raise session_lock_lost()
 
     async def _peek_message(self, body: Mapping[str, Any]) -> Any:
         found = self._queue.peek(body["from-sequence-number"], body["message-count"], body.get("session-id"))
         return {"messages": [{"message": message.encoded()} for message in found]} if found else None
 
     async def _schedule_message(self, body: Mapping[str, Any]) -> Any:
-        numbers = [await self._connection.send_to(self._queue, entry["message"]) for entry in body["messages"]]
-        return {"sequence-numbers": numbers}
+        encoded = [entry["message"] for entry in body["messages"]]
+        return {"sequence-numbers": await self._operations.send(self._client, self._queue, encoded)}
 
     async def _cancel_scheduled_message(self, body: Mapping[str, Any]) -> Any:
-        for number in body["sequence-numbers"]:
-            self._queue.cancel_scheduled(number)
+        self._queue.cancel_scheduled(body["sequence-numbers"])
         return {}
 
     async def _receive_by_sequence_number(self, body: Mapping[str, Any]) -> Any:
-        found = []
-        for number in body["sequence-numbers"]:
-            message = self._queue.deferred(number, body.get("session-id"))
-            session = self._queue.session(message.session_id if self._queue.has_sessions else None)
-            lock = self._queue.lock(message, session)
-            found.append({"lock-token": lock.token, "message": message.encoded()})
-            if body.get("receiver-settle-mode") == 0:
-                self._queue.complete(lock.token)
-        return {"messages": found}
+        deletes = body["receiver-settle-mode"] == DELETE
+        found = self._queue.take_deferred(body["sequence-numbers"], consumer=self._holder(body), delete=deletes)
+        tokens = [message.lock.token if message.lock else uuid.uuid4() for message in found]
+        pairs = zip(tokens, found, strict=True)
+        return {"messages": [{"lock-token": token, "message": message.encoded()} for token, message in pairs]}
 
     async def _update_disposition(self, body: Mapping[str, Any]) -> Any:
-        status = body["disposition-status"]
-        name = {"completed": "COMPLETE", "abandoned": "ABANDON", "defered": "DEFER", "suspended": "DEAD_LETTER"}[status]
-        arguments: dict[str, Any] = {}
-        if name == "DEAD_LETTER":
-            reason, text = body.get("deadletter-reason"), body.get("deadletter-description")
-            arguments = {"reason": reason, "description": text}
         for token in body["lock-tokens"]:
-            await self._connection.settle(self._queue, uuid.UUID(str(token)), name, arguments)
+            await self._operations.settle(
+                self._client,
+                self._queue,
+                token,
+                DISPOSITIONS[body["disposition-status"]],
+                consumer=self._holder(body),
+                reason=body.get("deadletter-reason"),
+                description=body.get("deadletter-description"),
+            )
         return {}
 
     async def _get_message_sessions(self, body: Mapping[str, Any]) -> Any:
