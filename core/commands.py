@@ -82,11 +82,11 @@ class PromoteModel(_Message):
     recipe_digest: str
     targets: Mapping[str, WorkspaceId]
     stages: tuple[RealtimeStage, ...] = Field(min_length=1)
-    stage_number: int = 0
-    attempt: int = 1
-    hop: int = 0
-    faults: int = Field(0, description="Unknown exceptions in a row.")
-    transients: int = Field(0, description="Known transient faults in a row.")
+    stage_number: int = Field(0, ge=0)
+    attempt: int = Field(1, ge=1)
+    hop: int = Field(0, ge=0)
+    faults: int = Field(0, ge=0, description="Unknown exceptions in a row.")
+    transients: int = Field(0, ge=0, description="Known transient faults in a row.")
     operation: Operation | None = Field(None, description="The long-running operation that this promotion waits for.")
     phase: Phase | None = Field(
         None, description="What it waits for, and `phase_since` when: deadlines count from there."
@@ -156,8 +156,10 @@ def decode(body: bytes) -> PromoteModel:
             for problem in error.errors(include_url=False, include_input=False)[:5]
         )
         raise UndecodableMessage(f"no promotion command: {found}") from error
-    if command.stage_number >= len(command.stages) or command.stage.target not in command.targets:
-        raise UndecodableMessage("no promotion command: its stage or target is not among those it names")
+    if command.stage_number >= len(command.stages):
+        raise UndecodableMessage(f"no promotion command: it has no stage number {command.stage_number}")
+    if missing := sorted({stage.target for stage in command.stages} - command.targets.keys()):
+        raise UndecodableMessage(f"no promotion command: it does not say where target {missing[0]!r} is")
     return command
 
 
