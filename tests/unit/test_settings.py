@@ -1,0 +1,84 @@
+"""Settings: everything that is missing is named at once, with what it should hold."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.settings import ServiceBusConnection, Settings, SettingsInvalid, read
+
+REPOSITORY = Path(__file__).parents[2]
+COMPLETE = {
+    "PROMOTION_QUEUE": "promotions",
+    "ServiceBusConnection__fullyQualifiedNamespace": "ns.servicebus.windows.net",
+    "LedgerStorage__tableServiceUri": "https://acc.table.core.windows.net",
+    "LedgerStorage__blobServiceUri": "https://acc.blob.core.windows.net",
+}
+
+
+@pytest.fixture
+def app_root(tmp_path: Path) -> Path:
+    """An app with a policy in its place."""
+    (tmp_path / "promotion.yaml").touch()
+    return tmp_path
+
+
+def missing(environment: dict[str, str], app_root: Path) -> list[str]:
+    with pytest.raises(SettingsInvalid) as caught:
+        read(environment, app_root=app_root)
+    return [line.strip().partition(":")[0] for line in str(caught.value).splitlines()[1:]]
+
+
+def test_complete_settings(app_root: Path) -> None:
+    assert read(COMPLETE, app_root=app_root) == Settings(
+        queue="promotions",
+        service_bus=ServiceBusConnection(namespace="ns.servicebus.windows.net", connection_string=None),
+        ledger_tables="https://acc.table.core.windows.net",
+        ledger_blobs="https://acc.blob.core.windows.net",
+        policy=app_root / "promotion.yaml",
+    )
+
+
+def test_a_connection_string_serves_where_there_is_no_identity(app_root: Path) -> None:
+    environment = {key: value for key, value in COMPLETE.items() if not key.startswith("ServiceBus")}
+    found = read(environment | {"ServiceBusConnection": "Endpoint=sb://x/"}, app_root=app_root)
+    assert found.service_bus == ServiceBusConnection(namespace=None, connection_string="Endpoint=sb://x/")
+
+
+def test_the_policy_may_be_elsewhere_in_the_app(app_root: Path) -> None:
+    (app_root / "other.yaml").touch()
+    assert read(COMPLETE | {"PROMOTION_POLICY": "other.yaml"}, app_root=app_root).policy == app_root / "other.yaml"
+
+
+def test_the_policy_may_be_outside_of_the_app(app_root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("config") / "promotion.yaml"
+    elsewhere.touch()
+    assert read(COMPLETE | {"PROMOTION_POLICY": str(elsewhere)}, app_root=app_root).policy == elsewhere
+
+
+@pytest.mark.parametrize("key", COMPLETE)
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_what_is_missing_or_blank_is_named(key: str, value: str | None, app_root: Path) -> None:
+    environment = {name: text for name, text in COMPLETE.items() if name != key} | ({key: value} if value else {})
+    assert missing(environment, app_root) == [key]
+
+
+def test_everything_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    assert sorted(missing({}, tmp_path)) == sorted([*COMPLETE, "PROMOTION_POLICY"])
+
+
+def test_a_policy_that_is_not_there_is_named_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=str(tmp_path / "promotion.yaml")):
+        read(COMPLETE, app_root=tmp_path)
+
+
+def test_secrets_are_not_told(tmp_path: Path) -> None:
+    """The error goes into logs."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read({"ServiceBusConnection": "SharedAccessKey=hunter2"}, app_root=tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_sample_of_local_settings_is_complete(app_root: Path) -> None:
+    values = json.loads((REPOSITORY / "local.settings.sample.json").read_text())["Values"]
+    assert read(values, app_root=app_root).queue == "promotions"
