@@ -8,23 +8,25 @@ mounted is refused.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
+from emulator.answering import answer
 from emulator.certificates import CertificateAuthority
-from emulator.faults import Fault, Faults, Phase
+from emulator.faults import Faults
 from emulator.identity import IdentityProvider, UnauthorizedError
 from emulator.mounts import Mount, error_body
-from emulator.request_log import Entry, RequestLog
-from emulator.topology import Identity
+from emulator.request_log import RequestLog
 
 log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
+# Clients that arrive at the same moment and wait to be accepted.
+BACKLOG = 1024
 BODY_LIMIT = 1024**3
 # Query parameters whose values are secrets: signatures and keys.
-SECRET_PARAMETERS = frozenset({"sig", "code", "key", "skoid", "sktid"})
+SECRET_PARAMETERS = frozenset({"sig", "code", "key", "token", "access_token", "skoid", "sktid"})
 
 
 class Gateway:
@@ -56,9 +58,9 @@ class Gateway:
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._ca.server_context()).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._ca.server_context(), backlog=BACKLOG).start()
         self._tls_port = self._runner.addresses[0][1]
-        self._proxy = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        self._proxy = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=BACKLOG)
 
     async def stop(self) -> None:
         if self._proxy:
@@ -114,64 +116,38 @@ class Gateway:
         mount = self._mount_for(host)
         if mount is None:
             return web.json_response(error_body("HostNotFound", f"nothing here answers for {host}"), status=502)
-        caller, refusal = self._caller(mount, request)
+        authorization = request.headers.get("Authorization")
         entry = self._log.begin(
             service=mount.service,
             method=request.method,
             host=host,
             path=request.path,
-            query={key: "..." if key in SECRET_PARAMETERS else value for key, value in request.query.items()},
-            principal=caller.name if caller else None,
+            query=_without_secrets(request.query),
+            principal=self._identities.name_of(authorization),
         )
-        response = await self._answer(mount, request, caller, refusal, entry)
-        if entry.status is None:
-            entry.status = response.status
-        return response
 
-    async def _answer(
-        self,
-        mount: Mount,
-        request: web.Request,
-        caller: Identity | None,
-        refusal: web.Response | None,
-        entry: Entry,
-    ) -> web.StreamResponse:
-        if fault := await self._faults.meet(entry, "before"):
-            return self._suffer(fault, request, entry, "before")
-        if refusal is not None:
-            return refusal
-        try:
-            response = await mount.handler(request, caller, entry)
-        except Exception:
-            log.exception("%s %s %s failed", mount.service, request.method, request.path)
-            return web.json_response(error_body("InternalServerError", "see the log of the local Azure"), status=500)
-        if fault := await self._faults.meet(entry, "after"):
-            entry.detail["status_lost"] = response.status
-            return self._suffer(fault, request, entry, "after")
-        return response
+        async def respond() -> web.StreamResponse:
+            try:
+                caller = self._identities.verify(authorization, mount.audiences) if mount.audiences else None
+            except UnauthorizedError as error:
+                return _unauthorized(error)
+            return await mount.handler(request, caller, entry)
 
-    def _caller(self, mount: Mount, request: web.Request) -> tuple[Identity | None, web.Response | None]:
-        """Who calls; or, where a token is needed, the refusal."""
-        authorization = request.headers.get("Authorization")
-        try:
-            if not mount.audiences:
-                return None, None
-            return self._identities.verify(authorization, mount.audiences), None
-        except UnauthorizedError as error:
-            challenge = f'Bearer authorization_uri="https://login.microsoftonline.com", error="invalid_token", error_description="{error}"'
-            body = error_body("InvalidAuthenticationToken", f"Authentication failed: {error}.")
-            return None, web.json_response(body, status=401, headers={"WWW-Authenticate": challenge})
+        return await answer(request, entry, self._faults, respond)
 
-    def _suffer(self, fault: Fault, request: web.Request, entry: Entry, phase: Phase) -> web.Response:
-        entry.detail["fault"] = phase
-        if fault.drop:
-            entry.status = 0
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response(status=499)
-        status = fault.status or 500
-        body = fault.body if fault.body is not None else error_body("InjectedFault", "a fault was injected here")
-        return web.json_response(body, status=status, headers=fault.headers)
+
+def _without_secrets(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: "..." if name.lower() in SECRET_PARAMETERS else value for name, value in query.items()}
+
+
+def _unauthorized(error: UnauthorizedError) -> web.Response:
+    """As Azure Resource Manager refuses a token."""
+    challenge = (
+        'Bearer authorization_uri="https://login.microsoftonline.com", error="invalid_token", '
+        f'error_description="{error}"'
+    )
+    body = error_body("InvalidAuthenticationToken", f"Authentication failed: {error}.")
+    return web.json_response(body, status=401, headers={"WWW-Authenticate": challenge})
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

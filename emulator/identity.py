@@ -12,10 +12,14 @@ from typing import Any
 import jwt
 from aiohttp import web
 
+from emulator.answering import answer
+from emulator.faults import Faults
+from emulator.request_log import RequestLog
 from emulator.topology import TENANT_ID, Identity
 
 ISSUER = f"https://sts.windows.net/{TENANT_ID}/"
 LIFETIME = timedelta(hours=24)
+CLOCK_SKEW = timedelta(minutes=5)
 
 
 class UnauthorizedError(Exception):
@@ -25,7 +29,18 @@ class UnauthorizedError(Exception):
 class IdentityProvider:
     """Gives tokens to those who know an identity's header secret, and knows its own tokens again."""
 
-    def __init__(self, identities: Collection[Identity]) -> None:
+    def __init__(
+        self,
+        identities: Collection[Identity],
+        *,
+        log: RequestLog | None = None,
+        faults: Faults | None = None,
+        lifetime: timedelta = LIFETIME,
+    ) -> None:
+        """With `log` and `faults`, the token endpoint is a service like any other: `identity`."""
+        self._log = log
+        self._faults = faults
+        self._lifetime = lifetime
         self._identities = {identity.object_id: identity for identity in identities}
         self._by_secret = {secrets.token_urlsafe(24): identity for identity in identities}
         self._signing_key = secrets.token_bytes(32)
@@ -34,7 +49,7 @@ class IdentityProvider:
 
     async def start(self) -> None:
         app = web.Application()
-        app.router.add_get("/msi/token", self._token)
+        app.router.add_get("/msi/token", self._serve)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -50,6 +65,28 @@ class IdentityProvider:
         secret = next(secret for secret, known in self._by_secret.items() if known == identity)
         return {"IDENTITY_ENDPOINT": f"http://127.0.0.1:{self._port}/msi/token", "IDENTITY_HEADER": secret}
 
+    def issue(self, identity: Identity, resource: str) -> tuple[str, datetime]:
+        """A token of this identity for `resource`, and when it expires.
+
+        Clients and Azurite go by the machine's clock, so tokens do as well, however far the local Azure's was advanced.
+        """
+        now = datetime.now(UTC)
+        expires = now + self._lifetime
+        claims = {
+            "aud": resource,
+            "iss": ISSUER,
+            "iat": int(now.timestamp()),
+            "nbf": int((now - CLOCK_SKEW).timestamp()),
+            "exp": int(expires.timestamp()),
+            "oid": identity.object_id,
+            "sub": identity.object_id,
+            "appid": identity.client_id,
+            "tid": TENANT_ID,
+            "ver": "1.0",
+            "uti": uuid.uuid4().hex,
+        }
+        return jwt.encode(claims, self._signing_key, algorithm="HS256"), expires
+
     def verify(self, authorization: str | None, audiences: Collection[str]) -> Identity:
         """Whose token this Authorization header bears. Raises UnauthorizedError."""
         scheme, _, token = (authorization or "").partition(" ")
@@ -60,6 +97,14 @@ class IdentityProvider:
             raise UnauthorizedError(f"the token is for {claims['aud']}, not for {' or '.join(sorted(audiences))}")
         return self._identities[claims["oid"]]
 
+    def name_of(self, authorization: str | None) -> str | None:
+        """Whose token this header bears, whatever it is for: for the log, not for access."""
+        scheme, _, token = (authorization or "").partition(" ")
+        try:
+            return self._identities[self._claims(token)["oid"]].name if scheme.lower() == "bearer" else None
+        except UnauthorizedError:
+            return None
+
     def _claims(self, token: str) -> dict[str, Any]:
         try:
             return jwt.decode(
@@ -68,7 +113,25 @@ class IdentityProvider:
         except jwt.InvalidTokenError as error:
             raise UnauthorizedError(f"the token is not one of this Azure: {error}") from error
 
-    async def _token(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self._log is None or self._faults is None:
+            return self._token(request)
+        caller = self._by_secret.get(request.headers.get("X-IDENTITY-HEADER", ""))
+        entry = self._log.begin(
+            service="identity",
+            method=request.method,
+            host=request.host,
+            path=request.path,
+            query=dict(request.query),
+            principal=caller.name if caller else None,
+        )
+
+        async def respond() -> web.StreamResponse:
+            return self._token(request)
+
+        return await answer(request, entry, self._faults, respond)
+
+    def _token(self, request: web.Request) -> web.Response:
         identity = self._by_secret.get(request.headers.get("X-IDENTITY-HEADER", ""))
         resource = request.query.get("resource")
         if identity is None:
@@ -78,23 +141,7 @@ class IdentityProvider:
         wanted = request.query.get("client_id")
         if wanted and wanted != identity.client_id:
             return web.json_response({"statusCode": 400, "message": "no such user-assigned identity"}, status=400)
-        # Clients go by the machine's clock, so tokens do as well, however far the local Azure's clock was advanced.
-        now = datetime.now(UTC)
-        expires = now + LIFETIME
-        claims = {
-            "aud": resource,
-            "iss": ISSUER,
-            "iat": int(now.timestamp()),
-            "nbf": int((now - timedelta(minutes=5)).timestamp()),
-            "exp": int(expires.timestamp()),
-            "oid": identity.object_id,
-            "sub": identity.object_id,
-            "appid": identity.client_id,
-            "tid": TENANT_ID,
-            "ver": "1.0",
-            "uti": uuid.uuid4().hex,
-        }
-        token = jwt.encode(claims, self._signing_key, algorithm="HS256")
+        token, expires = self.issue(identity, resource)
         body = {
             "access_token": token,
             "expires_on": str(int(expires.timestamp())),
