@@ -1,16 +1,22 @@
 """The control API: how tests and demos steer and observe the local Azure. The product never uses it."""
 
 import asyncio
+import json
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
 
 from emulator.clock import Clock
 from emulator.faults import Fault, Faults
+from emulator.mounts import error_body
 from emulator.request_log import Entry, RequestLog
 
+FAULT = TypeAdapter(Fault)
 FAULT_FIELDS = frozenset(field.name for field in fields(Fault))
 LONGEST_POLL = 60.0
 
@@ -32,8 +38,8 @@ class Control:
                 web.get("/faults", self._list_faults),
                 web.post("/faults", self._plant),
                 web.delete("/faults", self._clear),
-                web.post("/faults/{number}/release", self._release),
-                web.delete("/faults/{number}", self._remove),
+                web.post(r"/faults/{number:\d+}/release", self._release),
+                web.delete(r"/faults/{number:\d+}", self._remove),
             ]
         )
         self._runner: web.AppRunner | None = None
@@ -62,7 +68,10 @@ class Control:
         return web.json_response({"now": self._clock.now().isoformat()})
 
     async def _advance_clock(self, request: web.Request) -> web.Response:
-        self._clock.advance(float((await request.json())["seconds"]))
+        seconds = (await _body(request)).get("seconds")
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+            raise _refusal("seconds is a number that is not negative: the clock cannot go back")
+        self._clock.advance(seconds)
         return await self._read_clock(request)
 
     async def _requests(self, request: web.Request) -> web.Response:
@@ -70,12 +79,12 @@ class Control:
 
         With `wait` (seconds), an empty answer waits that long for the first one.
         """
-        since = int(request.query.get("since", "0"))
-        wait = min(float(request.query.get("wait", "0")), LONGEST_POLL)
+        since = _number(request, "since")
+        wait = min(_number(request, "wait"), LONGEST_POLL)
         wanted = {name: request.query[name] for name in ("service", "method", "principal") if name in request.query}
 
         def found() -> list[Entry]:
-            entries = self._log.since(since)
+            entries = self._log.since(int(since))
             return [entry for entry in entries if all(getattr(entry, name) == v for name, v in wanted.items())]
 
         try:
@@ -90,20 +99,60 @@ class Control:
         return web.json_response({"faults": [planted.as_json() for planted in self._faults.all()]})
 
     async def _plant(self, request: web.Request) -> web.Response:
-        body: dict[str, Any] = await request.json()
-        if unknown := sorted(body.keys() - FAULT_FIELDS):
-            text = f"a fault has no field {', '.join(unknown)}; it has {', '.join(sorted(FAULT_FIELDS))}"
-            return web.json_response({"error": text}, status=400)
-        return web.json_response(self._faults.plant(Fault(**body)).as_json(), status=201)
+        return web.json_response(self._faults.plant(_fault(await _body(request))).as_json(), status=201)
 
     async def _clear(self, _: web.Request) -> web.Response:
         self._faults.clear()
         return web.Response(status=204)
 
     async def _release(self, request: web.Request) -> web.Response:
-        self._faults.release(int(request.match_info["number"]))
+        self._faults.release(self._planted(request))
         return web.Response(status=204)
 
     async def _remove(self, request: web.Request) -> web.Response:
-        self._faults.remove(int(request.match_info["number"]))
+        self._faults.remove(self._planted(request))
         return web.Response(status=204)
+
+    def _planted(self, request: web.Request) -> int:
+        number = int(request.match_info["number"])
+        if number not in {planted.number for planted in self._faults.all()}:
+            raise _refusal(f"there is no fault {number}", web.HTTPNotFound)
+        return number
+
+
+def _fault(body: dict[str, Any]) -> Fault:
+    if unknown := sorted(body.keys() - FAULT_FIELDS):
+        raise _refusal(f"a fault has no field {', '.join(unknown)}; it has {', '.join(sorted(FAULT_FIELDS))}")
+    try:
+        fault = FAULT.validate_json(json.dumps(body), strict=True)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        raise _refusal("; ".join(wrong)) from error
+    for name, pattern in (("path", fault.path), ("query", fault.query)):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise _refusal(f"{name}: not a regular expression: {error}") from error
+    return fault
+
+
+def _number(request: web.Request, name: str) -> float:
+    try:
+        return float(request.query.get(name, "0"))
+    except ValueError as error:
+        raise _refusal(f"{name} is a number, got {request.query[name]!r}") from error
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read() or b"{}")
+    except ValueError as error:
+        raise _refusal(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise _refusal("the body is a JSON object")
+    return body
+
+
+def _refusal(message: str, kind: type[web.HTTPError] = web.HTTPBadRequest) -> web.HTTPError:
+    code = "NotFound" if kind is web.HTTPNotFound else "InvalidBody"
+    return kind(text=json.dumps(error_body(code, message)), content_type="application/json")

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -36,15 +37,25 @@ class ControlClient:
         """Plant a fault; its number."""
         return int(self.post("/faults", fault)["number"])
 
-    def fault(self, number: int) -> dict[str, Any]:
-        found: dict[str, Any] = next(f for f in self.get("/faults")["faults"] if f["number"] == number)
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults in place: `number`, `fault`, `met` and the log entries `held`."""
+        found: list[dict[str, Any]] = self.get("/faults")["faults"]
         return found
+
+    def fault(self, number: int) -> dict[str, Any]:
+        return next(fault for fault in self.faults() if fault["number"] == number)
 
     def release(self, number: int) -> None:
         self.post(f"/faults/{number}/release")
 
+    def remove(self, number: int) -> None:
+        self.delete(f"/faults/{number}")
+
     def clear_faults(self) -> None:
         self.delete("/faults")
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self.get("/clock")["now"])
 
     def advance(self, seconds: float) -> None:
         self.post("/clock/advance", {"seconds": seconds})
