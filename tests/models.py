@@ -66,7 +66,7 @@ def pyfunc_of_strings(directory: Path) -> SavedModel:
     import pandas as pd
     from mlflow.models import infer_signature
 
-    class Shout(mlflow.pyfunc.PythonModel):  # type: ignore[misc] # mlflow has no types
+    class Shout(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             return pd.DataFrame({"loud": model_input["text"].str.upper(), "length": model_input["text"].str.len()})
 
@@ -93,15 +93,14 @@ def that_fails_on_its_example(directory: Path) -> SavedModel:
     """A model that loads, and raises for every request."""
     import mlflow.pyfunc
     import pandas as pd
+    from mlflow.models import infer_signature
 
-    class Broken(mlflow.pyfunc.PythonModel):  # type: ignore[misc] # mlflow has no types
+    class Broken(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             raise ZeroDivisionError("this model divides by nothing")
 
     rows = pd.DataFrame({"x": [1.0]})
     folder = _fresh(directory, "broken")
-    from mlflow.models import infer_signature
-
     mlflow.pyfunc.save_model(
         folder,
         python_model=Broken(),
