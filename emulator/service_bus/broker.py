@@ -429,6 +429,3 @@ class Queue:
     def __iter__(self) -> Iterator[Message]:
         self._timers.run()
         return iter(sorted(self._messages.values(), key=lambda message: message.sequence))
-
-    def __len__(self) -> int:
-        return len(self._messages)

@@ -193,7 +193,8 @@ def _decode_value(code: int, data: bytes, at: int) -> tuple[Any, int]:
     if code == 0x98:
         return uuid.UUID(bytes=data[at : at + 16]), at + 16
     if code in _OPAQUE:
-        return Opaque(code, data[at : at + _OPAQUE[code]]), at + _OPAQUE[code]
+        (content,) = struct.unpack_from(f"{_OPAQUE[code]}s", data, at)
+        return Opaque(code, content), at + _OPAQUE[code]
     is_wide = bool(code & 0x10)
     size, at = _number(data, at, wide=is_wide)
     end = at + size

@@ -58,7 +58,7 @@ def _counts(queue: Queue) -> dict[str, Any]:
     return {
         **{name: states.count(state) for state, name in STATES.items()},
         "in_flight": sum(message.lock is not None for message in messages),
-        "dead_letter": len(queue.dead_letters) if queue.dead_letters is not None else 0,
+        "dead_letter": len(list(queue.dead_letters or ())),
         "locked_sessions": queue.locked_sessions(),
     }
 
