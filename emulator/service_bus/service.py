@@ -67,7 +67,7 @@ class ServiceBus:
     def queue_at(self, path: str) -> Queue | None:
         """The queue or dead-letter queue with this path, which is in lower case."""
         queue = self.queues.get(path.removesuffix(DEAD_LETTER))
-        return queue.dead_letters if queue and path.endswith(DEAD_LETTER) else queue
+        return queue.dead_letters if queue is not None and path.endswith(DEAD_LETTER) else queue
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
