@@ -33,7 +33,7 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if options.die_with_parent:
-        loop.add_reader(sys.stdin, lambda: None if os.read(sys.stdin.fileno(), 4096) else stop.set())
+        loop.add_reader(sys.stdin, _stop_at_end, loop, stop)
     directory = options.directory.resolve()
     ready_file = directory / "endpoints.json"
     ready_file.unlink(missing_ok=True)
@@ -54,6 +54,12 @@ async def _run(options: argparse.Namespace) -> None:
     finally:
         ready_file.unlink(missing_ok=True)
         await azure.__aexit__(None, None, None)
+
+
+def _stop_at_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin)
+        stop.set()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
 
 TERMINATION_SECONDS = 5.0
 
@@ -29,9 +28,8 @@ def main(command: list[str]) -> int:
     )
     print(child.pid, flush=True)  # noqa: T201 - this is the answer
     _wait_for_either(child)
-    if child.poll() is None:
-        _end(child)
-    return child.returncode
+    _end(child)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def _default_signals() -> None:
@@ -57,13 +55,11 @@ def _wait_for_either(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    os.killpg(child.pid, signal.SIGTERM)
-    patience = time.monotonic() + TERMINATION_SECONDS
-    while child.poll() is None and time.monotonic() < patience:
-        try:
-            child.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
+    """End the child, politely first, and then whatever of its group is left; it may have ended by itself."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait(TERMINATION_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -1,12 +1,12 @@
 """Child processes that never outlive us: neither a clean stop, nor Ctrl-C, nor SIGKILL leaves one behind."""
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-TERMINATION_SECONDS = 5.0
 
 
 class ChildProcess:
@@ -22,7 +22,7 @@ class ChildProcess:
         return self._leash.returncode is None
 
     async def wait(self) -> int:
-        """Its exit status, negative for a signal."""
+        """Its exit status; 128 and the signal's number if one ended it."""
         return await self._leash.wait()
 
     async def stop(self) -> None:
@@ -33,12 +33,8 @@ class ChildProcess:
 
     def kill(self) -> None:
         """SIGKILL to its whole group, at once."""
-        import os
-
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
 
 async def spawn(
@@ -63,7 +59,13 @@ async def spawn(
             start_new_session=True,
         )
     assert leash.stdout is not None  # noqa: S101 - asked for above
-    first = await leash.stdout.readline()
+    assert leash.stdin is not None  # noqa: S101 - asked for above
+    try:
+        first = await leash.stdout.readline()
+    except asyncio.CancelledError:
+        leash.stdin.close()
+        await leash.wait()
+        raise
     if not first:
         raise RuntimeError(f"{name} could not be started: see {log}")
     return ChildProcess(name, leash, int(first))
