@@ -81,4 +81,5 @@ class RequestLog:
 
     def since(self, number: int) -> Iterator[Entry]:
         """The entries after the one with this number, oldest first."""
-        return (entry for entry in list(self._entries) if entry.number > number)
+        newer = itertools.takewhile(lambda entry: entry.number > number, reversed(self._entries))
+        return reversed(list(newer))
