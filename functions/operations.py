@@ -12,7 +12,7 @@ from core.ledger import EventOutcome, State
 if TYPE_CHECKING:
     from core.adapters.ledger_storage import StorageLedger
 
-LIMIT = 200
+DEFAULT_LIMIT, LARGEST_LIMIT = 200, 1000
 
 
 def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
@@ -24,7 +24,7 @@ def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
         state = req.params.get("state")
         if state is not None and state not in set(State):
             return _problem(400, f"state must be one of {', '.join(State)}, not {state!r}")
-        rows = ledger().promotions(state=State(state) if state else None, limit=LIMIT)
+        rows = ledger().promotions(state=State(state) if state else None, limit=_limit(req))
         return _json({"promotions": _dump(rows)})
 
     @bp.function_name("show_promotion")
@@ -43,9 +43,15 @@ def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
         outcome = req.params.get("outcome")
         if outcome is not None and outcome not in set(EventOutcome):
             return _problem(400, f"outcome must be one of {', '.join(EventOutcome)}, not {outcome!r}")
-        return _json({"events": _dump(ledger().events(outcome=outcome, limit=LIMIT))})
+        return _json({"events": _dump(ledger().events(outcome=outcome, limit=_limit(req)))})
 
     return bp
+
+
+def _limit(req: func.HttpRequest) -> int:
+    """How many rows are wanted, within bounds; the default for what is no number."""
+    text = req.params.get("limit", "")
+    return min(int(text), LARGEST_LIMIT) if text.isdecimal() and int(text) else DEFAULT_LIMIT
 
 
 def _dump(records: Iterable[BaseModel]) -> list[dict[str, Any]]:

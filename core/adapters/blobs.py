@@ -147,7 +147,7 @@ class Blobs:
             self._services[account_url] = BlobServiceClient(
                 account_url,
                 self._credential,
-                retry_total=1,
+                retry_total=0,  # the SDK would sleep for many seconds; a hop does not
                 connection_timeout=10,
                 read_timeout=30,
             )

@@ -26,7 +26,8 @@ PROMOTIONS, EVENTS, DOCUMENTS = "promotions", "promotionevents", "promotion-docu
 ROW = "promotion"
 # A string property of a table has at most 32 Ki characters.
 TEXT_LIMIT = 32_000
-_HTTP: dict[str, Any] = {"retry_total": 1, "connection_timeout": 10, "read_timeout": 30}
+# No retries in the client: it would sleep for many seconds, which a hop does not.
+_HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 _NESTED = ("result", "verdicts")
 
 

@@ -210,15 +210,25 @@ def test_what_takes_too_long_is_refused_at_its_deadline(local_azure: LocalAzure,
 
 def test_a_source_that_is_away_for_a_moment_loses_no_event(local_azure: LocalAzure, tmp_path: Path) -> None:
     """Reading the model fails with 503: Event Grid delivers the event again, and the promotion goes its way."""
-    fault = local_azure.control.plant(
+    local_azure.control.plant(
         service="arm", method="GET", path="/models/away/", principal="promotion-service", status=503, times=2
     )
     register(local_azure, "away", models.regression_with_example(tmp_path), **{"promote-to": "prod"})
-    local_azure.wait_for(lambda: local_azure.control.fault(fault)["met"] or None, what="the failed read")
-    for _ in range(3):
+    for attempts in (1, 2):
+        wait_for_retry(local_azure, attempts)
         local_azure.control.advance(LOCK_SECONDS)
 
     assert local_azure.wait_for_end("away")["state"] == "succeeded"
+
+
+def wait_for_retry(azure: LocalAzure, attempts: int) -> None:
+    """Until Event Grid has tried this often and waits to try again."""
+
+    def is_pending() -> bool | None:
+        pending = azure.control.get("/event-grid/pending")
+        return True if any(event["attempts"] == attempts for event in pending) else None
+
+    azure.wait_for(is_pending, what=f"attempt {attempts} to fail")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Two hundred endpoints that wait at once: none starves, a new one gets through, and nothing is held for those that wait."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import models
+from tests.local import REPOSITORY, LocalAzure, started
+
+MANY = 200
+HOUR = 3600
+
+
+@pytest.fixture
+def own_azure(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalAzure]:
+    """One for this test alone: its endpoints never come to life, and end with it."""
+    policy = REPOSITORY / "tests" / "promotion.yaml"
+    with started(directory / "many", app=REPOSITORY, policy=policy) as azure:
+        for name, value in azure.client_environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+        yield azure
+
+
+@pytest.mark.timeout(400)
+def test_two_hundred_endpoints_wait_at_once(own_azure: LocalAzure, tmp_path: Path) -> None:
+    from azure.ai.ml.entities import Model
+
+    saved = models.regression_with_example(tmp_path)
+    client = own_azure.ml_client(own_azure.endpoints["source"])
+    tags = {"promote-to": "prod"}
+    first = client.models.create_or_update(
+        Model(name="many-first", path=str(saved.folder), type="mlflow_model", tags=tags)
+    )
+    own_azure.wait_for_end("many-first")
+    own_azure.control.put("/azure-ml/durations", {"deployment": 10 * HOUR})
+    for number in range(MANY):
+        model = Model(name=f"many-{number}", path=first.path, type="mlflow_model", tags=tags)
+        client.models.create_or_update(model)
+
+    def all_wait() -> list[dict[str, Any]] | None:
+        rows = [row for row in own_azure.api("promotions?limit=1000")["promotions"] if row["model"] != "many-first"]
+        waiting = [row for row in rows if row["state"] == "waiting" and "is being created" in row["why"]]
+        return waiting if len(waiting) == MANY else None
+
+    waiting = own_azure.wait_for(all_wait, what=f"{MANY} waiting promotions", seconds=300)
+    assert len({row["endpoint"] for row in waiting}) == MANY
+
+    # What waits is messages in the queue: no thread, no connection, no function for each of them.
+    host = psutil.Process(own_azure.control.get("/function-app")["pid"])
+    assert host.num_threads() < 64
+    assert len(host.net_connections()) < 100
+
+    # And those who come after them are served.
+    own_azure.control.put("/azure-ml/durations", {"deployment": 0})
+    client.models.create_or_update(Model(name="many-last", path=first.path, type="mlflow_model", tags=tags))
+    assert own_azure.wait_for_end("many-last")["state"] == "succeeded"
+    queue = own_azure.control.get("/service-bus/queues")["queues"]["promotions"]
+    assert queue["active"] + queue["scheduled"] + queue["in_flight"] >= MANY
+    assert queue["dead_letter"] == 0
