@@ -68,9 +68,9 @@ class Control:
         return web.json_response({"now": self._clock.now().isoformat()})
 
     async def _advance_clock(self, request: web.Request) -> web.Response:
-        seconds = (await _body(request)).get("seconds")
+        seconds = (await json_object(request)).get("seconds")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-            raise _refusal("seconds is a number that is not negative: the clock cannot go back")
+            raise refusal("seconds is a number that is not negative: the clock cannot go back")
         self._clock.advance(seconds)
         return await self._read_clock(request)
 
@@ -99,7 +99,7 @@ class Control:
         return web.json_response({"faults": [planted.as_json() for planted in self._faults.all()]})
 
     async def _plant(self, request: web.Request) -> web.Response:
-        return web.json_response(self._faults.plant(_fault(await _body(request))).as_json(), status=201)
+        return web.json_response(self._faults.plant(_fault(await json_object(request))).as_json(), status=201)
 
     async def _clear(self, _: web.Request) -> web.Response:
         self._faults.clear()
@@ -116,23 +116,23 @@ class Control:
     def _planted(self, request: web.Request) -> int:
         number = int(request.match_info["number"])
         if number not in {planted.number for planted in self._faults.all()}:
-            raise _refusal(f"there is no fault {number}", web.HTTPNotFound)
+            raise refusal(f"there is no fault {number}", web.HTTPNotFound)
         return number
 
 
 def _fault(body: dict[str, Any]) -> Fault:
     if unknown := sorted(body.keys() - FAULT_FIELDS):
-        raise _refusal(f"a fault has no field {', '.join(unknown)}; it has {', '.join(sorted(FAULT_FIELDS))}")
+        raise refusal(f"a fault has no field {', '.join(unknown)}; it has {', '.join(sorted(FAULT_FIELDS))}")
     try:
         fault = FAULT.validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
-        raise _refusal("; ".join(wrong)) from error
+        raise refusal("; ".join(wrong)) from error
     for name, pattern in (("path", fault.path), ("query", fault.query)):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise _refusal(f"{name}: not a regular expression: {error}") from error
+            raise refusal(f"{name}: not a regular expression: {error}") from error
     return fault
 
 
@@ -140,19 +140,20 @@ def _number(request: web.Request, name: str) -> float:
     try:
         return float(request.query.get(name, "0"))
     except ValueError as error:
-        raise _refusal(f"{name} is a number, got {request.query[name]!r}") from error
+        raise refusal(f"{name} is a number, got {request.query[name]!r}") from error
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The body of a request; the error to raise says what is wrong with it."""
     try:
         body = json.loads(await request.read() or b"{}")
     except ValueError as error:
-        raise _refusal(f"the body is not JSON: {error}") from error
+        raise refusal(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise _refusal("the body is a JSON object")
+        raise refusal("the body is a JSON object")
     return body
 
 
-def _refusal(message: str, kind: type[web.HTTPError] = web.HTTPBadRequest) -> web.HTTPError:
+def refusal(message: str, kind: type[web.HTTPError] = web.HTTPBadRequest) -> web.HTTPError:
     code = "NotFound" if kind is web.HTTPNotFound else "InvalidBody"
     return kind(text=json.dumps(error_body(code, message)), content_type="application/json")

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from aiohttp import web
 
 from emulator.clock import Clock
-from emulator.mounts import error_body
+from emulator.control import json_object, refusal
 
 Outcome = Literal["success", "failed"]
 FAILURE = '500 InternalError "Copy failed."'
@@ -52,14 +52,14 @@ class Copies:
 
     async def _set_pace(self, request: web.Request) -> web.Response:
         """From now on copies are pending for `pending_seconds`, then show `outcome`; null ends that."""
-        body = await request.json()
+        body = await json_object(request)
         seconds, outcome = body.get("pending_seconds"), body.get("outcome", "success")
         if unknown := body.keys() - {"pending_seconds", "outcome"}:
-            return _refused(f"there is no field {', '.join(sorted(unknown))}")
+            raise refusal(f"there is no field {', '.join(sorted(unknown))}")
         if not (seconds is None or (isinstance(seconds, int | float) and seconds >= 0)):
-            return _refused("pending_seconds is a number of seconds, or null for copies that end at once")
+            raise refusal("pending_seconds is a number of seconds, or null for copies that end at once")
         if outcome not in get_args(Outcome):
-            return _refused(f"outcome is one of {', '.join(get_args(Outcome))}")
+            raise refusal(f"outcome is one of {', '.join(get_args(Outcome))}")
         self._next = None if seconds is None else (timedelta(seconds=seconds), outcome)
         return web.json_response({"pending_seconds": seconds, "outcome": outcome})
 
@@ -140,7 +140,3 @@ def local_source(source: str, base: str) -> str:
 def product_source(text: str, base: str) -> str:
     """The way back, for answers that name the source: what the client called it, without its signature."""
     return re.sub(rf"{re.escape(base)}/([a-z0-9]+)(/[^?<]*)(\?[^<]*)?", r"https://\1.blob.core.windows.net\2", text)
-
-
-def _refused(message: str) -> web.Response:
-    return web.json_response(error_body("InvalidBody", message), status=400)

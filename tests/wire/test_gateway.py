@@ -330,7 +330,7 @@ def test_the_clock_only_moves_forward(front: Front) -> None:
 
 
 def test_a_body_that_is_no_json_is_refused(front: Front) -> None:
-    for path in ("/faults", "/clock/advance"):
+    for path in ("/faults", "/clock/advance", "/storage/copies"):
         answer = requests.post(front.api.control_url + path, data="{", timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidBody")
 
