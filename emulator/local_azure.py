@@ -147,7 +147,7 @@ class LocalAzure:
         }
 
     def endpoints(self) -> dict[str, Any]:
-        """What a client has to know; the contract is docs/contracts/endpoints.md."""
+        """What a client has to know; the contract is docs/contracts/control-api.md."""
         account = self._topology.service_storage_account
         ready = self.function_app.ready if self.function_app else None
         first, *others = self._topology.workspaces
