@@ -190,7 +190,14 @@ def _deploy(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment | N
     """Steps 4 to 7, on an endpoint that this promotion has claimed."""
     if ours is None:
         return Do(Effect.CREATE_DEPLOYMENT, wanted.command.deployment)
-    if tags.attempt(ours.tags) < wanted.command.attempt and ours.provisioning is Provisioning.FAILED:
+    if not (tags.is_copy_of(ours.tags, wanted.command) and ours.tags.get(tags.RECIPE) == wanted.command.recipe_digest):
+        return Refused(
+            Reason.DEPLOYMENT_NAME_TAKEN,
+            f"deployment {ours.name} exists but was not made by this service from this model",
+            remedy="Delete it in the target workspace, then ask again.",
+        )
+    is_new_attempt = tags.attempt(ours.tags) < wanted.command.attempt
+    if is_new_attempt and ours.provisioning is Provisioning.FAILED and not _is_live(endpoint, ours):
         return Do(Effect.DELETE_FAILED_DEPLOYMENT, ours.name)
     match ours.provisioning:
         case Provisioning.CHANGING:
@@ -208,12 +215,6 @@ def _deploy(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment | N
             pass
         case _:
             assert_never(ours.provisioning)
-    if not (tags.is_copy_of(ours.tags, wanted.command) and ours.tags.get(tags.RECIPE) == wanted.command.recipe_digest):
-        return Refused(
-            Reason.DEPLOYMENT_NAME_TAKEN,
-            f"deployment {ours.name} exists but was not made by this service from this model",
-            remedy="Delete it in the target workspace, then ask again.",
-        )
     if endpoint.traffic.get(ours.name) != 100 or endpoint.tags.get(tags.STABLE) != ours.name:
         return _verify(wanted, seen, ours) or Do(Effect.SHIFT_TRAFFIC, ours.name)
     return _retire(seen, ours) or Done(_result(wanted, endpoint, ours))
@@ -256,16 +257,15 @@ def _superseded(wanted: Wanted, endpoint: Endpoint, deployments: tuple[Deploymen
     is_leftover = (
         ours is not None
         and ours.tags.get(tags.PROMOTION) == wanted.command.promotion_id
-        and not endpoint.traffic.get(ours.name)
-        and endpoint.tags.get(tags.STABLE) != ours.name
+        and not _is_live(endpoint, ours)
+        and Provisioning.DELETING not in (endpoint.provisioning, ours.provisioning)
     )
     if ours is not None and is_leftover:
         if ours.provisioning is Provisioning.CHANGING or endpoint.provisioning is Provisioning.CHANGING:
             return Waiting(
                 Phase.DEPLOY, f"superseded by {by}; deployment {ours.name} can be deleted once it has settled"
             )
-        if ours.provisioning is not Provisioning.DELETING:
-            return Do(Effect.CLEAN_UP, ours.name)
+        return Do(Effect.CLEAN_UP, ours.name)
     return Refused(
         Reason.SUPERSEDED,
         f"promotion {by}, which is newer, has endpoint {endpoint.name}",
@@ -283,6 +283,11 @@ def _not_ours(endpoint: Endpoint) -> Parked:
 
 def _ours(wanted: Wanted, deployments: tuple[Deployment, ...]) -> Deployment | None:
     return next((found for found in deployments if found.name == wanted.command.deployment), None)
+
+
+def _is_live(endpoint: Endpoint, deployment: Deployment) -> bool:
+    """Has traffic, or had all of it last: such a deployment is never deleted, whatever state it is in."""
+    return bool(endpoint.traffic.get(deployment.name)) or endpoint.tags.get(tags.STABLE) == deployment.name
 
 
 def _wait(phase: Phase, why: str, seen: Seen) -> Waiting:
