@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, settings
 
 _ANY_SPEED = [HealthCheck.too_slow]
 settings.register_profile(
-    "repeatable", derandomize=True, database=None, deadline=None, max_examples=100, suppress_health_check=_ANY_SPEED
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=60, suppress_health_check=_ANY_SPEED
 )
 settings.register_profile(
-    "explore", derandomize=False, database=None, deadline=None, max_examples=2000, suppress_health_check=_ANY_SPEED
+    "explore", derandomize=False, database=None, deadline=None, max_examples=1000, suppress_health_check=_ANY_SPEED
 )
 settings.load_profile("repeatable")
