@@ -38,25 +38,28 @@ class IncomingLink:
 
     async def on_transfer(self, received: Frame) -> None:
         first = self._first = self._first or received
-        self._parts.append(received.payload)
         self._size += len(received.payload)
-        if self._size > MESSAGE_LIMIT:
-            text = f"The received message of at least {self._size} bytes exceeds the limit of {MESSAGE_LIMIT} bytes."
-            self._channel.detach(self._handle, BrokerError("amqp:link:message-size-exceeded", text))
-            return
+        if self._size <= MESSAGE_LIMIT:
+            self._parts.append(received.payload)
         if received.field(5, False):
             return
-        payload = b"".join(self._parts)
+        payload, size = b"".join(self._parts), self._size
         self._parts, self._size, self._first = [], 0, None
+        delivery_id = first.field(1)
         try:
+            if size > MESSAGE_LIMIT:
+                raise too_large(delivery_id, size)
             await self._take(payload, int(first.field(3, 0)))
         except BrokerError as refused:
             state = Described(REJECTED, [error(refused.condition, str(refused))])
         else:
             state = Described(ACCEPTED, [])
         if not first.field(4, False):
-            self._channel.dispose(first.field(1), state, is_receiver=True)
-        self._count()
+            self._channel.dispose(delivery_id, state, is_receiver=True)
+        if size > MESSAGE_LIMIT:
+            self._channel.detach(self._handle, too_large(delivery_id, size))
+        else:
+            self._count()
 
     async def _take(self, payload: bytes, message_format: int) -> None:
         messages = [payload]
@@ -70,6 +73,15 @@ class IncomingLink:
         self._credit -= 1
         if self._credit < GRANTED_CREDIT // 2:
             self.grant()
+
+
+def too_large(delivery_id: int, size: int) -> BrokerError:
+    """Azure rejects such a message, and then detaches the link for the same cause."""
+    text = (
+        f"The received message (delivery-id:{delivery_id}, size:{size} bytes) exceeds the limit ({MESSAGE_LIMIT} bytes) "
+        "currently allowed on the link."
+    )
+    return BrokerError("amqp:link:message-size-exceeded", text)
 
 
 class OutgoingLink:
