@@ -477,6 +477,21 @@ def test_sessions_and_those_who_wait_are_served_in_order() -> None:
     assert held_by(late[2]) == "a"
 
 
+def test_a_session_that_ends_while_a_message_is_offered_to_it_is_not_the_senders_trouble() -> None:
+    bench = Bench(requires_session=True)
+
+    class Slow(Receiver):
+        def on_available(self) -> bool:
+            bench.pass_time(LOCK)
+            return super().on_available()
+
+    owner = Slow(bench.queue, credit=1)
+    bench.queue.accept("a", owner)
+    bench.send("m", session_id="a")
+    assert (owner.has_lost_session, owner.taken) == (True, [])
+    assert accepted(bench, "a").receive() == ["m"]
+
+
 def test_a_session_that_was_served_goes_to_the_end_of_the_line() -> None:
     bench = Bench(requires_session=True)
     for session in "ab":
