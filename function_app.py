@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from functions import intake, operations, worker
 
 if TYPE_CHECKING:
     from core.adapters.ledger_storage import StorageLedger
+
+# The Azure SDKs tell every request with its headers at INFO: a dozen lines for each line of ours.
+logging.getLogger("azure").setLevel(logging.WARNING)
 
 APP_ROOT = Path(__file__).parent
 SETTINGS = settings.read(os.environ, app_root=APP_ROOT)

@@ -25,6 +25,22 @@ def own_azure(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loca
         yield azure
 
 
+def wait_for_deployments(azure: LocalAzure) -> None:
+    """Until each has asked for its deployment. Counts in the request log: looking at 200 rows again and again is work."""
+    created: set[str] = set()
+    seen = 0
+
+    def all_created() -> bool | None:
+        nonlocal seen
+        for entry in azure.control.requests(seen, service="arm", method="PUT", principal="promotion-service", wait=5):
+            seen = entry["number"]
+            if "/deployments/" in entry["path"]:
+                created.add(entry["path"])
+        return True if len(created) > MANY else None  # one more, from the first model
+
+    azure.wait_for(all_created, what=f"{MANY} deployments", seconds=300)
+
+
 @pytest.mark.timeout(400)
 def test_two_hundred_endpoints_wait_at_once(own_azure: LocalAzure, tmp_path: Path) -> None:
     from azure.ai.ml.entities import Model
@@ -41,12 +57,14 @@ def test_two_hundred_endpoints_wait_at_once(own_azure: LocalAzure, tmp_path: Pat
         model = Model(name=f"many-{number}", path=first.path, type="mlflow_model", tags=tags)
         client.models.create_or_update(model)
 
+    wait_for_deployments(own_azure)
+
     def all_wait() -> list[dict[str, Any]] | None:
         rows = [row for row in own_azure.api("promotions?limit=1000")["promotions"] if row["model"] != "many-first"]
         waiting = [row for row in rows if row["state"] == "waiting" and "is being created" in row["why"]]
         return waiting if len(waiting) == MANY else None
 
-    waiting = own_azure.wait_for(all_wait, what=f"{MANY} waiting promotions", seconds=300)
+    waiting = own_azure.wait_for(all_wait, what=f"{MANY} waiting promotions")
     assert len({row["endpoint"] for row in waiting}) == MANY
 
     # What waits is messages in the queue: no thread, no connection, no function for each of them.
