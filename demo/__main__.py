@@ -95,21 +95,20 @@ def run(scenario: Scenario, endpoints: Mapping[str, Any], progress: Progress) ->
 def watch(
     operations: Operations, control: ControlClient, model: str, version: str, progress: Progress
 ) -> dict[str, Any]:
-    """Show the promotion until it has ended. Looks again whenever something was written to the ledger."""
+    """Show the promotion until it has ended. Looks again whenever something was written."""
     ends, seen = time.monotonic() + PATIENCE, 0
     while time.monotonic() < ends:
-        for event in operations.events_of(model, version):
+        events = operations.events_of(model, version)
+        for event in events:
             progress.event(event)
             if event["outcome"] != "accepted":
                 return {"state": event["outcome"], "endpoint": "", "why": event["why"], "remedy": event["remedy"]}
-        row = operations.promotion_of(model, version)
+        row = operations.promotion_of(model, version) if events else None
         if row is not None:
             progress.promotion(row)
             if row["state"] in FINAL:
                 return row
-        written = control.requests(seen, service="table", principal="promotion-service", wait=5)
-        # Reading the ledger shows in the same log: only writes are news.
-        seen = max((entry["number"] for entry in written), default=seen)
+        seen = control.next_write(seen)
     return {"state": "still running", "endpoint": "", "why": f"after {PATIENCE:.0f} s", "remedy": None}
 
 

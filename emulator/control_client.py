@@ -1,6 +1,7 @@
 """A client of the control API, for tests and the demo. Goes straight to loopback, whatever proxy is set."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -59,6 +60,19 @@ class ControlClient:
 
     def advance(self, seconds: float) -> None:
         self.post("/clock/advance", {"seconds": seconds})
+
+    def next_write(self, since: int, *, seconds: float = 5.0) -> int:
+        """Return once something was written after entry `since`, at the latest after `seconds`; the newest entry then.
+
+        Looking is no news: it would wake whoever looks again.
+        """
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            entries = self.requests(since, wait=left)
+            since = max((int(entry["number"]) for entry in entries), default=since)
+            if any(entry["method"] not in ("GET", "HEAD") for entry in entries):
+                break
+        return since
 
     def requests(self, since: int = 0, **narrowed: object) -> list[dict[str, Any]]:
         """The request log after entry `since`; `wait=seconds` waits for the first."""

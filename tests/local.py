@@ -28,6 +28,7 @@ class LocalAzure:
     endpoints: dict[str, Any]
     directory: Path
     process: "subprocess.Popen[bytes]"
+    _newest: int = 0
 
     @cached_property
     def control(self) -> ControlClient:
@@ -68,18 +69,14 @@ class LocalAzure:
         return [event for event in events if event["subject"] == subject]
 
     def wait_for(self, look: Callable[[], T | None], *, what: str, seconds: float = 90.0) -> T:
-        """Look again after every request that arrives here, until there is something to see."""
+        """Look again whenever something was written, and each second, until there is something to see."""
         ends = time.monotonic() + seconds
         while True:
-            seen = max((entry["number"] for entry in self.control.requests(self._last)), default=self._last)
             if (found := look()) is not None:
                 return found
             if time.monotonic() > ends:
                 raise AssertionError(f"{what}: not seen within {seconds:.0f} s")
-            self._last = seen
-            self.control.requests(seen, wait=1)
-
-    _last: int = 0
+            self._newest = self.control.next_write(self._newest, seconds=1.0)
 
     def wait_for_end(self, model: str, version: str = "1", seconds: float = 90.0) -> dict[str, Any]:
         """The promotion of this model version, once it has ended."""
