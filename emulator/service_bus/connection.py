@@ -50,6 +50,7 @@ class Connection:
         self._channels: dict[int, Channel] = {}
         self._granted: dict[str, str] = {}
         self._closed = False
+        self._aborted = False
 
     @property
     def operations(self) -> Operations:
@@ -62,9 +63,14 @@ class Connection:
         try:
             while not self._closed and (received := await self._frames.get()):
                 self.namespace.timers.run()
-                await self._on_frame(received)
+                try:
+                    await self._on_frame(received)
+                except DroppedError:
+                    # A client that went on its own may have said good-bye after the request that is lost.
+                    if self._aborted:
+                        break
                 await self._writer.drain()
-        except (ConnectionError, DroppedError):
+        except ConnectionError:
             pass
         except MalformedFrameError as malformed:
             log.warning("a client sent what is no AMQP: %s", malformed)
@@ -131,6 +137,7 @@ class Connection:
 
     def abort(self) -> None:
         """Drop the connection as a broken network does."""
+        self._aborted = True
         self._writer.transport.abort()
 
     # -------------------------------------------------------------------------------------------------------- access
