@@ -9,7 +9,7 @@ from core.events import WorkspaceId
 from core.origin import Origin
 from core.packaging import File, Manifest, Recipe
 from core.policy import RealtimeStage, Trigger
-from core.ports import Deployment, Endpoint, Provisioning
+from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, ScoringAnswer
 from core.realtime import Wanted
 
 DEV = WorkspaceId(
@@ -147,3 +147,14 @@ def a_deployment(command: PromoteModel | None = None, **changes: Any) -> Deploym
     return Deployment.model_validate(
         {"name": command.deployment, "tags": tags.deployment(command), "provisioning": Provisioning.SUCCEEDED} | changes
     )
+
+
+def a_copy(path: str = "MLmodel", **changes: Any) -> CopyState:
+    """The finished copy of a file of the manifest."""
+    size = next(file.size for file in a_manifest().files if file.path == path)
+    values = {"path": path, "status": CopyStatus.COPIED, "size": size, "bytes_copied": size}
+    return CopyState.model_validate(values | changes)
+
+
+def an_answer(status: int | None, text: str = "[1]") -> ScoringAnswer:
+    return ScoringAnswer(status=status, text=text, seconds=0.1)

@@ -1,0 +1,155 @@
+"""A pure model of a target workspace, in which a promotion is carried to its end by `decide` alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from core import tags
+from core.outcomes import Done, Outcome, Parked, Refused
+from core.ports import CopyStatus, Deployment, Endpoint, Provisioning, TargetModel
+from core.realtime import UNSEEN, Do, Effect, Look, Seen, Wanted, decide
+from tests.unit.builders import a_copy, a_deployment, an_answer, an_endpoint
+
+CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
+Settling = TypeVar("Settling", Endpoint, Deployment)
+
+
+@dataclass
+class World:
+    """A target workspace as a value: every effect has its plain result at once or after `settle`."""
+
+    endpoint: Endpoint | None = None
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    models: dict[tuple[str, str], TargetModel] = field(default_factory=dict)
+    copies: dict[str, CopyStatus] = field(default_factory=dict)
+    fails: frozenset[str] = frozenset()
+    refusals_to_copy: int = 0
+    answers: tuple[int | None, ...] = (200,)
+    asked: set[str] = field(default_factory=set)
+
+    @property
+    def live(self) -> int:
+        return sum(self.endpoint.traffic.values()) if self.endpoint else 0
+
+    def is_live(self, deployment: str) -> bool:
+        return self.endpoint is not None and (
+            self.endpoint.traffic.get(deployment, 0) > 0 or self.endpoint.tags.get(tags.STABLE) == deployment
+        )
+
+    def settle(self) -> None:
+        """What is under way comes to its end."""
+        if self.endpoint is not None and self.endpoint.provisioning is DELETING:
+            self.endpoint, self.deployments = None, {}
+        if self.endpoint is not None:
+            self.endpoint = self._settled(self.endpoint, "endpoint")
+        left = {name: found for name, found in self.deployments.items() if found.provisioning is not DELETING}
+        self.deployments = {name: self._settled(found, name) for name, found in left.items()}
+        for key in [key for key, status in self.copies.items() if status is CopyStatus.PENDING]:
+            failed = self.refusals_to_copy > 0
+            self.refusals_to_copy -= failed
+            self.copies[key] = CopyStatus.FAILED if failed else CopyStatus.COPIED
+        self.answers = self.answers[1:] or self.answers
+
+    def _settled(self, found: Settling, name: str) -> Settling:
+        if found.provisioning is not CHANGING:
+            return found
+        return found.model_copy(update={"provisioning": FAILED if name in self.fails else Provisioning.SUCCEEDED})
+
+    def look(self, wanted: Wanted, seen: Seen, at: Look) -> Seen:
+        command = wanted.command
+        match at:
+            case Look.ENDPOINT:
+                return replace(seen, endpoint=self.endpoint)
+            case Look.DEPLOYMENTS:
+                return replace(seen, deployments=tuple(self.deployments.values()))
+            case Look.MODEL:
+                return replace(seen, model=self.models.get((command.target_model_name, command.version)))
+            case Look.COPIES:
+                states = tuple(
+                    a_copy(file.path, status=self.copies.get(file.path, CopyStatus.MISSING))
+                    for file in wanted.manifest.files
+                )
+                return replace(seen, copies=states)
+
+    def perform(self, wanted: Wanted, seen: Seen, do: Do) -> Seen:
+        """The effect, after a check that Azure would take it and that nothing of value is lost."""
+        command, live_before = wanted.command, self.live
+        unseen = replace(seen, endpoint=UNSEEN, deployments=UNSEEN)
+        match do.effect:
+            case Effect.COPY:
+                for path in wanted.manifest.paths():
+                    if self.copies.get(path, CopyStatus.MISSING) in (CopyStatus.MISSING, CopyStatus.FAILED):
+                        self.copies[path] = CopyStatus.PENDING
+                return replace(seen, copies=UNSEEN)
+            case Effect.REGISTER_MODEL:
+                key = (command.target_model_name, command.version)
+                assert key not in self.models
+                self.models[key] = TargetModel(id="/".join(key), tags=tags.provenance(command))
+                return replace(seen, model=UNSEEN)
+            case Effect.SMOKE:
+                assert self.deployments[do.name].provisioning is Provisioning.SUCCEEDED
+                status = self.answers[0]
+                if status == 200:
+                    self.asked.add(do.name)
+                return replace(seen, smoke=an_answer(status))
+            case Effect.CREATE_ENDPOINT:
+                assert self.endpoint is None
+                self.endpoint = an_endpoint(command, provisioning=CHANGING)
+                return unseen
+        assert self.endpoint is not None
+        assert self.endpoint.provisioning not in (CHANGING, DELETING), "Azure answers 409"
+        match do.effect:
+            case Effect.CLAIM_ENDPOINT:
+                claimed = {**self.endpoint.tags, **tags.claim(command)}
+                self.endpoint = self.endpoint.model_copy(update={"tags": claimed, "provisioning": CHANGING})
+            case Effect.CREATE_DEPLOYMENT:
+                assert do.name not in self.deployments
+                assert tags.is_copy_of(self.models[command.target_model_name, command.version].tags, command)
+                self.deployments[do.name] = a_deployment(command, provisioning=CHANGING)
+            case Effect.SHIFT_TRAFFIC:
+                assert self.deployments[do.name] == a_deployment(command, tags=self.deployments[do.name].tags)
+                assert do.name in self.asked or wanted.recipe.sample_request is None, "traffic for what did not answer"
+                stable = {**self.endpoint.tags, **tags.claim(command), tags.STABLE: do.name}
+                changes = {"tags": stable, "traffic": {do.name: 100}, "provisioning": CHANGING}
+                self.endpoint = self.endpoint.model_copy(update=changes)
+            case Effect.RETIRE | Effect.CLEAN_UP | Effect.DELETE_FAILED_DEPLOYMENT:
+                assert not self.is_live(do.name), "a live deployment would be deleted"
+                assert tags.is_copy(self.deployments[do.name].tags), "what somebody else deployed would be deleted"
+                gone = self.deployments[do.name].model_copy(update={"provisioning": DELETING})
+                self.deployments[do.name] = gone
+            case _:
+                raise AssertionError(do)
+        assert self.live > 0 or live_before == 0, "a live endpoint lost all its traffic"
+        return unseen
+
+
+def deliver(world: World, wanted: Wanted, *, effects: int = 99) -> Outcome | None:
+    """One delivery; None if it dies after so many effects."""
+    seen = Seen()
+    for _ in range(60):
+        step = decide(wanted, seen)
+        if isinstance(step, Look):
+            seen = world.look(wanted, seen, step)
+        elif isinstance(step, Do):
+            if effects == 0:
+                return None
+            effects -= 1
+            seen = world.perform(wanted, seen, step)
+        else:
+            return step
+    raise AssertionError(f"a delivery that does not end: {step}")
+
+
+def deliveries(world: World, wanted: Wanted, *, deaths: tuple[int, ...] = ()) -> Iterator[Outcome | None]:
+    """Deliveries, and time between them, until the promotion has ended. The first ones die after so many effects."""
+    for number in range(40):
+        outcome = deliver(world, wanted, effects=deaths[number] if number < len(deaths) else 99)
+        yield outcome
+        if isinstance(outcome, Done | Refused | Parked):
+            return
+        world.settle()
+    raise AssertionError(f"a promotion that does not end: {outcome}")
+
+
+def end(world: World, wanted: Wanted, *, deaths: tuple[int, ...] = ()) -> Outcome | None:
+    return [*deliveries(world, wanted, deaths=deaths)][-1]
