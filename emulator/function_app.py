@@ -65,9 +65,11 @@ class FunctionApp:
         return self.ready
 
     async def stop(self) -> None:
-        """Let running functions finish, then end the host."""
+        """Let running functions finish, then end the host; its keys do not stay behind."""
         if self._process:
             await self._process.stop()
+        for secret in (self._settings_file, self._ready_file):
+            secret.unlink(missing_ok=True)
 
     async def kill(self) -> None:
         """SIGKILL: nothing of the host runs on."""

@@ -84,7 +84,7 @@ class InferenceServers:
     async def start(self) -> None:
         """Start the host process; it goes on importing in the background."""
         if not self._python.exists():
-            raise FileNotFoundError(f"there is no serving image at {self._python}: run `make install` to create it")
+            raise FileNotFoundError(f"there is no serving image at {self._python}: run `make setup` to create it")
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / "image-host.log").open("ab") as log:
             self._host = await asyncio.create_subprocess_exec(
@@ -98,6 +98,10 @@ class InferenceServers:
         """End every server and the host process."""
         if self._host and self._host.stdin:
             self._host.stdin.close()
+            # It may be importing still, which takes seconds, and would see only then that its orders have ended. Servers
+            # end with it in any case.
+            with contextlib.suppress(ProcessLookupError):
+                self._host.terminate()
             await self._host.wait()
         if self._reader:
             await self._reader
