@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import tags
@@ -10,7 +10,7 @@ from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
 from core.ports import CopyStatus, Deployment, Provisioning, TargetModel
 from core.realtime import Wanted
-from tests.unit.builders import NOON, a_command, a_recipe, a_stage, a_wanted, an_endpoint
+from tests.unit.builders import NOON, a_command, a_deployment, a_recipe, a_stage, a_wanted, an_endpoint
 from tests.unit.world import CHANGING, DELETING, FAILED, World, deliver, deliveries, end
 
 COMMAND = a_command()
@@ -21,12 +21,12 @@ AGAIN = a_command(attempt=2)
 WITHOUT_SAMPLE = a_recipe(sample_request=None, sample_source=None)
 COPY = TargetModel(id="/models/churn/versions/3", tags=tags.provenance(COMMAND))
 
+# What is likely stands more than once: most of the interesting starts are nearly right.
 _WELL = Provisioning.SUCCEEDED
 _PROVISIONING = st.sampled_from([_WELL, _WELL, _WELL, FAILED, FAILED, CHANGING, DELETING])
-_DEPLOYMENT_TAGS = st.sampled_from(
-    [tags.deployment(command) for command in (COMMAND, COMMAND, AGAIN, OLDER, NEWER)] + [{}, tags.provenance(COMMAND)]
-)
-_ENDPOINT_TAGS = st.sampled_from([tags.claim(command) for command in (COMMAND, COMMAND, AGAIN, OLDER, NEWER)] + [{}])
+_CLAIMANTS = [COMMAND, COMMAND, COMMAND, AGAIN, OLDER, NEWER]
+_DEPLOYMENT_TAGS = st.sampled_from([*map(tags.deployment, _CLAIMANTS), {}, tags.provenance(COMMAND)])
+_ENDPOINT_TAGS = st.sampled_from([*map(tags.claim, _CLAIMANTS), {}])
 _COMMANDS = st.builds(
     a_command, attempt=st.integers(1, 2), stages=st.builds(lambda a: (a_stage(adopt=a),), st.booleans())
 )
@@ -36,7 +36,8 @@ _WANTED = st.builds(a_wanted, _COMMANDS, st.sampled_from([a_recipe(), WITHOUT_SA
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Any state in which a target may be found, whoever made it so."""
-    names = [name for name in (OURS, OLDER.deployment, NEWER.deployment, "blue") if draw(st.booleans())]
+    others = (OLDER.deployment, NEWER.deployment, "blue")
+    names = [OURS] * draw(st.sampled_from([0, 1, 1])) + [name for name in others if draw(st.booleans())]
     deployments = {
         name: Deployment(name=name, tags=draw(_DEPLOYMENT_TAGS), provisioning=draw(_PROVISIONING)) for name in names
     }
@@ -62,7 +63,13 @@ def worlds(draw: st.DrawFn) -> World:
 _DEATHS = st.lists(st.integers(0, 3), max_size=6).map(tuple)
 
 
+_FAILED_BUT_LIVE = World(
+    endpoint=an_endpoint(AGAIN, traffic={OURS: 100}), deployments={OURS: a_deployment(COMMAND, provisioning=FAILED)}
+)
+
+
 @given(worlds(), _WANTED, _DEATHS)
+@example(_FAILED_BUT_LIVE, a_wanted(AGAIN), ())
 @settings(max_examples=5 * settings().max_examples)
 def test_a_promotion_ends_from_any_start_and_does_no_harm_on_its_way(
     world: World, wanted: Wanted, deaths: tuple[int, ...]
