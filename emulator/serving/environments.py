@@ -23,7 +23,7 @@ IMAGE_REQUIREMENTS = REPOSITORY / "requirements-serving.txt"
 BUILD_SECONDS = 300.0
 
 # A pickled model depends on these down to the minor version; of everything else the major version is enough.
-MODEL_LIBRARIES = {"mlflow", "scikit-learn", "xgboost", "lightgbm", "catboost", "torch", "tensorflow", "onnxruntime"}
+MODEL_LIBRARIES = {"scikit-learn", "xgboost", "lightgbm", "catboost", "torch", "tensorflow", "onnxruntime"}
 # What Azure's images bring for the server's own sake.
 SERVER_LIBRARIES = {"azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring", "pip"}
 SAME_LIBRARY = {"mlflow-skinny": "mlflow", "py-xgboost": "xgboost", "sklearn": "scikit-learn"}

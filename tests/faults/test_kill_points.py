@@ -4,8 +4,9 @@ The list of kill points is what a promotion really did: it is read from the requ
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,31 @@ LOCK_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class KillPoint:
-    """The `skip + 1`-th call of this shape."""
+class Call:
+    """The `skip + 1`-th call of a shape."""
 
     service: str
     method: str
     path: str
-    skip: int
+    skip: int = 0
+
+    @property
+    def as_fault(self) -> dict[str, Any]:
+        return {**asdict(self), "principal": SERVICE}
 
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path} #{self.skip + 1}"
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """A call, counted from the milestone before it: polling repeats what is between two milestones as often as it takes."""
+
+    call: Call
+    after: Call | None = None
+
+    def __str__(self) -> str:
+        return f"{self.call}" + (f" after {self.after}" if self.after else "")
 
 
 def shape(path: str) -> str:
@@ -55,17 +71,20 @@ def shape(path: str) -> str:
 
 
 def kill_points(entries: list[dict[str, Any]]) -> Iterator[KillPoint]:
-    """Every effect call; repeated ones only once between two milestones (polling repeats them as often as it takes)."""
-    seen: dict[tuple[str, str, str], int] = {}
+    """Every effect call, of those alike between two milestones the first."""
+    calls_of: Counter[tuple[str, str, str]] = Counter()
+    milestone: Call | None = None
     since_milestone: set[tuple[str, str, str]] = set()
     for entry in entries:
         key = (entry["service"], entry["method"], shape(entry["path"]))
-        number = seen[key] = seen.get(key, -1) + 1
         if key[:2] in MILESTONES:
+            milestone = Call(*key, skip=calls_of[key])
+            calls_of[key] += 1
             since_milestone.clear()
-        if key not in since_milestone:
+            yield KillPoint(milestone)
+        elif key not in since_milestone:
             since_milestone.add(key)
-            yield KillPoint(*key, skip=number)
+            yield KillPoint(Call(*key), after=milestone)
 
 
 def effects_since(azure: LocalAzure, number: int) -> list[dict[str, Any]]:
@@ -106,7 +125,7 @@ def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(local_azure: Loc
     local_azure.wait_for_end(MODEL, next_version(local_azure, saved, next(numbers)))
     expected = effective_writes(local_azure, before)
     points = list(kill_points(effects_since(local_azure, before)))
-    shapes = {point.path for point in points}
+    shapes = {point.call.path for point in points}
     assert len(points) >= 20, points
     assert any("onlineEndpoints" in path for path in shapes), shapes
 
@@ -135,12 +154,18 @@ def next_version_killed_at(azure: LocalAzure, saved: SavedModel, number: int, po
 
     The version and how often the host was killed: once where the call needs no second try.
     """
-    planted = {"service": point.service, "method": point.method, "path": point.path, "principal": SERVICE}
-    fault = azure.control.plant(**planted, skip=point.skip, phase="before", hold=True, drop=True)
-    version = next_version(azure, saved, number)
+    if point.after is None:
+        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        version = next_version(azure, saved, number)
+    else:
+        milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
+        version = next_version(azure, saved, number)
+        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
+        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        azure.control.release(milestone)
     if not kill_when_held(azure, fault, version):
         return version, 0
-    fault = azure.control.plant(**planted, phase="after", hold=True, drop=True)
+    fault = azure.control.plant(**replace(point.call, skip=0).as_fault, phase="after", hold=True, drop=True)
     azure.control.post("/function-app/start")
     azure.control.advance(LOCK_SECONDS + 1)
     if not kill_when_held(azure, fault, version):
