@@ -1,6 +1,7 @@
 """What is put on the queue, and how: one frozen message type with its own codec, and the ids that make repeats harmless."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -92,6 +93,7 @@ class PromoteModel(_Message):
         None, description="What it waits for, and `phase_since` when: deadlines count from there."
     )
     phase_since: AwareDatetime | None = None
+    failing_since: AwareDatetime | None = Field(None, description="When the transient faults in a row began.")
 
     @property
     def stage(self) -> RealtimeStage:
@@ -127,7 +129,7 @@ class PromoteModel(_Message):
 
         A deployment name has 3 to 32 letters, digits and hyphens, and starts with a letter.
         """
-        serving = self.stage.model_dump_json(include=_SERVING_FIELDS)
+        serving = json.dumps(self.stage.model_dump(mode="json", include=_SERVING_FIELDS), sort_keys=True)
         parts = (self.source.key, self.model, self.version, self.manifest_digest, self.recipe_digest, serving)
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
         version = re.sub(r"[^a-z0-9]+", "-", self.version.lower()).strip("-")[:20].strip("-")

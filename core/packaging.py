@@ -13,6 +13,7 @@ from core.errors import Reason, Refusal
 from core.origin import Origin
 
 MLMODEL = "MLmodel"
+FROM_SIGNATURE = "signature"
 # Text files that are read in order to decide (MLmodel, input examples); models themselves are never read.
 READABLE_LIMIT = 1024 * 1024
 
@@ -70,6 +71,11 @@ class Recipe(_Value):
     sample_request: Mapping[str, Any] | None = None
     sample_source: str | None = None
 
+    @property
+    def is_sample_made_up(self) -> bool:
+        """Whether the request was invented from the signature: its values are of the right types and mean nothing."""
+        return self.sample_source == FROM_SIGNATURE
+
 
 def parse_mlmodel(content: bytes) -> Mapping[str, Any]:
     """The MLmodel file. Raises Refusal if it cannot be read as one."""
@@ -125,7 +131,7 @@ def sample_request(mlmodel: Mapping[str, Any], example: bytes | None) -> tuple[M
         row = [_SAMPLE_VALUES[column["type"]] for column in columns]
         return {
             "input_data": {"columns": [column["name"] for column in columns], "index": [0], "data": [row]}
-        }, "signature"
+        }, FROM_SIGNATURE
     return None, None
 
 

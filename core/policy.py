@@ -168,6 +168,7 @@ class Policy(_Strict):
                 for number, stage in enumerate(rule.stages)
                 if stage.target not in self.targets
             ]
+            mistakes += _repeated_stages(index, rule)
         if mistakes:
             raise ValidationError.from_exception_data("Policy", mistakes)
         return self
@@ -180,6 +181,18 @@ class Policy(_Strict):
 def _mistake(where: tuple[str | int, ...], what: str) -> InitErrorDetails:
     """A mistake across fields, at the field that a person has to correct."""
     return InitErrorDetails(type=PydanticCustomError("policy", "{what}", {"what": what}), loc=where, input=None)
+
+
+def _repeated_stages(index: int, rule: Rule) -> list[InitErrorDetails]:
+    """Two stages that write to one endpoint would undo each other."""
+    seen: dict[tuple[str, str], int] = {}
+    mistakes = []
+    for number, stage in enumerate(rule.stages):
+        first = seen.setdefault((stage.target, stage.endpoint.lower()), number)
+        if first != number:
+            where = ("rules", index, "stages", number, "endpoint")
+            mistakes.append(_mistake(where, f"stage {first + 1} has the same endpoint in the same target"))
+    return mistakes
 
 
 def _duplicate_names(rules: tuple[Rule, ...]) -> list[InitErrorDetails]:
@@ -334,6 +347,9 @@ def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
         parsed = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise PolicyInvalid(name, [PolicyProblem(line=None, field="", message=f"not UTF-8: {error}")]) from error
+    except RecursionError as error:
+        problem = PolicyProblem(line=None, field="", message="is nested too deeply, or refers to itself")
+        raise PolicyInvalid(name, [problem]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = PolicyProblem(

@@ -21,7 +21,7 @@ from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.policy import Deadlines, seconds
 from core.ports import CommandQueue, Ledger, Target
-from core.realtime import Do, Look, Seen, Wanted
+from core.realtime import Do, Effect, Look, Seen, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ class Promoter:
                 seen = realtime.look(target, wanted, seen, step)
             elif isinstance(step, Do):
                 if not budget.is_left():
-                    return Waiting(command.phase or Phase.DEPLOY, "going on in the next delivery", retry_after=0.0)
+                    phase = Phase.ARTIFACTS if step.effect is Effect.COPY else Phase.DEPLOY
+                    return Waiting(phase, "going on in the next delivery", retry_after=0.0)
                 performed = realtime.perform(target, wanted, seen, step, may_go_on=budget.is_left)
                 seen = performed.seen
                 self._note(command, number, step.effect.value, performed.detail)
@@ -189,10 +190,20 @@ class Promoter:
 
     def _successor(self, command: PromoteModel, operation: Operation | None, phase: Phase) -> PromoteModel:
         since = command.phase_since if command.phase is phase and command.phase_since else self._now()
-        return _next_hop(command, faults=0, transients=0, operation=operation, phase=phase, phase_since=since)
+        changes = {"operation": operation, "phase": phase, "phase_since": since}
+        return _next_hop(command, faults=0, transients=0, failing_since=None, **changes)
 
     def _back_off(self, command: PromoteModel, fault: Transient) -> None:
-        successor = _next_hop(command, transients=command.transients + 1)
+        """Look again later; a fault that stays for as long as a promotion may be parked ends it."""
+        since = command.failing_since or self._now()
+        limit = seconds(command.stage.deadlines.park)
+        row = self._ledger.promotion(command.promotion_id) if (self._now() - since).total_seconds() > limit else None
+        if row is not None:
+            remedy = "Find out why Azure keeps failing; then ask again."
+            gave_up = f"gave up after {limit / 3600:.0f} hours of: {fault}"[:500]
+            self._finish(command, row, State.REFUSED, Refused(Reason.DEADLINE_EXCEEDED, gave_up, remedy))
+            return
+        successor = _next_hop(command, transients=command.transients + 1, failing_since=since)
         wait = _back_off_seconds(successor.transients, fault.retry_after)
         self._postpone(successor, wait, State.WAITING, f"transient fault: {fault}"[:500])
 
@@ -232,6 +243,7 @@ class Promoter:
                 "hop": 0,
                 "faults": 0,
                 "transients": 0,
+                "failing_since": None,
                 "operation": None,
                 "phase": None,
                 "phase_since": None,

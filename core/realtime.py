@@ -36,6 +36,7 @@ from core.ports import (
 )
 
 LOG_TAIL = 4000
+UNVERIFIED = "nothing: the model has no input example, only that it starts is known"
 # A fresh deployment may answer with these for a moment; they say nothing about the model.
 # (429: rate limit; 502, 503, 504: the container is not reached yet.)
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -231,6 +232,8 @@ def _verify(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
         return None
     if answer.status is None or answer.status in PASSING_STATUSES:
         return Waiting(Phase.SMOKE, f"deployment {ours.name} does not answer yet: {answer.text[:300]}")
+    if wanted.recipe.is_sample_made_up:
+        return None  # a model may well refuse values that nobody would send it; that says nothing against it
     return Refused(
         Reason.SMOKE_FAILED,
         f"deployment {ours.name} answered {answer.status} to a request made from {wanted.recipe.sample_source}: "
@@ -313,7 +316,7 @@ def _result(wanted: Wanted, endpoint: Endpoint, ours: Deployment) -> Mapping[str
             "headers": {"Authorization": "Bearer <key or token>", "Content-Type": "application/json"},
             "body": wanted.recipe.sample_request,
         },
-        "verified_with": wanted.recipe.sample_source or "nothing: the model has neither input example nor signature",
+        "verified_with": endpoint.tags.get(tags.VERIFIED, UNVERIFIED),
     }
 
 
@@ -381,7 +384,7 @@ def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Ca
         case Effect.SHIFT_TRAFFIC:
             operation = target.update_endpoint(
                 endpoint := _known(seen.endpoint),
-                tags={**endpoint.tags, **tags.claim(command), **_stable(wanted, do.name)},
+                tags={**endpoint.tags, **tags.claim(command), **_stable(wanted, seen, do.name)},
                 traffic={do.name: 100},
             )
             return Performed(_changed(seen, operation), f"100 % to {do.name}")
@@ -422,8 +425,11 @@ def _spec(wanted: Wanted, seen: Seen) -> DeploymentSpec:
     )
 
 
-def _stable(wanted: Wanted, deployment: str) -> dict[str, str]:
-    return {tags.STABLE: deployment, tags.VERIFIED: wanted.recipe.sample_source or "none"}
+def _stable(wanted: Wanted, seen: Seen, deployment: str) -> dict[str, str]:
+    """What stands on the endpoint from now on: which deployment has the traffic, and what it has been verified with."""
+    has_answered = isinstance(seen.smoke, ScoringAnswer) and seen.smoke.status == 200
+    source = wanted.recipe.sample_source if has_answered else None
+    return {tags.STABLE: deployment, tags.VERIFIED: (source or UNVERIFIED)[: tags.VALUE_LIMIT]}
 
 
 def _changed(seen: Seen, operation: Operation | None) -> Seen:

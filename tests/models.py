@@ -1,5 +1,6 @@
 """Models of many kinds, trained for real and saved with MLflow as their authors would."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,27 @@ def pyfunc_of_strings(directory: Path) -> SavedModel:
     return SavedModel(folder, table_request(rows), answer.to_dict(orient="records"))
 
 
+def that_dislikes_made_up_values(directory: Path) -> SavedModel:
+    """A good model with a signature and no example, that refuses texts it does not know."""
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    class Prices(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return [{"apple": 1.0, "pear": 2.0}[fruit] for fruit in model_input["fruit"]]
+
+    rows = pd.DataFrame({"fruit": ["apple", "pear"]})
+    folder = _fresh(directory, "prices")
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=Prices(),
+        signature=infer_signature(rows, [1.0, 2.0]),
+        pip_requirements=pins("mlflow-skinny", "pandas"),
+    )
+    return SavedModel(folder, table_request(rows), [1.0, 2.0])
+
+
 def that_cannot_load(directory: Path) -> SavedModel:
     """A model whose file was damaged on the way."""
     saved = regression_with_example(directory, slope=9.0)
@@ -90,14 +112,16 @@ def that_cannot_load(directory: Path) -> SavedModel:
 
 
 def that_fails_on_its_example(directory: Path) -> SavedModel:
-    """A model that loads, and raises for every request."""
+    """A model that loads, and raises for every request once it is deployed."""
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import infer_signature
 
     class Broken(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            raise ZeroDivisionError("this model divides by nothing")
+            if "AZUREML_MODEL_DIR" in os.environ:
+                raise ZeroDivisionError("this model divides by nothing")
+            return model_input
 
     rows = pd.DataFrame({"x": [1.0]})
     folder = _fresh(directory, "broken")
@@ -105,6 +129,7 @@ def that_fails_on_its_example(directory: Path) -> SavedModel:
         folder,
         python_model=Broken(),
         signature=infer_signature(rows, rows),
+        input_example=rows,
         pip_requirements=pins("mlflow-skinny", "pandas"),
     )
     return SavedModel(folder, table_request(rows), None)

@@ -79,7 +79,7 @@ class StorageLedger:
         return tuple(sorted(found, key=lambda row: row.updated_at, reverse=True)[:limit])
 
     def note(self, step: StepRecord) -> None:
-        row = f"step-{step.hop:06d}-{step.number:03d}"
+        row = f"step-{step.at:%Y%m%dT%H%M%S%f}-{step.hop:06d}"  # a hop that is delivered again adds to the history
         with translated("writing the ledger"):
             self._table(PROMOTIONS).upsert_entity(_entity(step.promotion_id, row, step))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import requests
 
+from core.realtime import UNVERIFIED
 from tests import models
 from tests.local import LocalAzure
 from tests.models import Builder, SavedModel
@@ -40,7 +41,8 @@ def steps_of(row: dict[str, Any]) -> list[str]:
     ("name", "build", "verified_with"),
     [
         ("table-model", models.regression_with_example, "input_example.json"),
-        ("tensor-model", models.tensor_without_example, "nothing: the model has neither input example nor signature"),
+        ("tensor-model", models.tensor_without_example, UNVERIFIED),
+        ("picky-model", models.that_dislikes_made_up_values, UNVERIFIED),
         ("custom-model", models.pyfunc_of_strings, "signature"),
     ],
 )

@@ -122,6 +122,10 @@ TAGGED = "line 17: rules.0.match.tags.promote-to"
         (a_policy_with("        serve: realtime\n", ""), f"line 19: {STAGE}.serve: is required"),
         (a_policy_with("version: 1\n", ""), "line 1: version: is required"),
         (a_policy_with("      - target: prod", "      - target: prd"), f"line 19: {STAGE}.target: 'prd' is none of the targets"),
+        (
+            POLICY + b"      - {target: prod, serve: realtime}\n",
+            "line 23: rules.0.stages.1.endpoint: stage 1 has the same endpoint in the same target",
+        ),
         (match_with("source: dve"), "line 15: rules.0.match.source: 'dve' is none of the sources"),
         # Wrong types
         (stage_with("instance_count: two"), f"line 22: {STAGE}.instance_count: Input should be a valid integer"),
@@ -205,6 +209,7 @@ def test_a_mistake_is_told_by_line_and_field(content: bytes, expected: str) -> N
         (POLICY + b"---\nversion: 1\n", "line 23: not YAML: but found another document"),
         ("version: é\n".encode("latin-1"), "the file: not UTF-8: 'utf-8' codec can't decode byte 0xe9 in position 9"),
         (POLICY.decode().encode("utf-16"), "the file: not UTF-8: 'utf-8' codec can't decode byte 0xff in position 0"),
+        (b"version: &self [*self]\n", "the file: is nested too deeply, or refers to itself"),
         (b"version: \x00\n", "the file: not YAML: unacceptable character #x0000"),
     ],
 )

@@ -10,8 +10,9 @@ from core import tags
 from core.commands import Operation, Phase, PromoteModel
 from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
+from core.packaging import FROM_SIGNATURE
 from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, TargetModel
-from core.realtime import UNSEEN, Do, Effect, Look, Seen, Step, Wanted, decide
+from core.realtime import UNSEEN, UNVERIFIED, Do, Effect, Look, Seen, Step, Wanted, decide
 from tests.unit.builders import (
     NOON,
     a_command,
@@ -184,10 +185,19 @@ def test_it_is_done_when_the_traffic_is_there_and_nothing_old_is_left() -> None:
     )
 
 
-def test_what_was_verified_with_nothing_says_so() -> None:
-    step = next_step(at(a_live_endpoint(), a_deployment()), recipe=WITHOUT_SAMPLE)
+def test_the_result_says_what_was_verified_as_the_endpoint_does() -> None:
+    """The tag was written with the traffic; a later delivery has not asked the deployment itself."""
+    live = a_live_endpoint()
+    unverified = live.model_copy(update={"tags": {**live.tags, tags.VERIFIED: UNVERIFIED}})
+    step = next_step(at(unverified, a_deployment()))
     assert isinstance(step, Done)
-    assert step.result["verified_with"] == "nothing: the model has neither input example nor signature"
+    assert step.result["verified_with"] == UNVERIFIED
+
+
+def test_a_made_up_request_that_is_refused_says_nothing_against_the_model() -> None:
+    made_up = a_recipe(sample_source=FROM_SIGNATURE)
+    seen = at(an_endpoint(), a_deployment(), smoke=an_answer(424, "unknown fruit"))
+    assert next_step(seen, recipe=made_up) == Do(Effect.SHIFT_TRAFFIC, OURS)
 
 
 def test_azures_operation_goes_with_the_wait() -> None:
