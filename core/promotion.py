@@ -175,10 +175,10 @@ class Promoter:
             case Waiting():
                 successor = self._successor(command, outcome.operation, Phase(outcome.phase))
                 wait = _poll_seconds(self._now() - (successor.phase_since or self._now()), outcome.retry_after)
-                self._postpone(successor, wait, State.WAITING, outcome.why)
+                self._postpone(successor, wait, State.WAITING, outcome.why, row=row)
             case Parked():
                 successor = self._successor(command, None, Phase.PARK)
-                self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, outcome.reason, outcome.remedy)
+                self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
                 state = State.SUPERSEDED if outcome.reason is Reason.SUPERSEDED else State.REFUSED
                 self._finish(command, row, state, outcome)
@@ -213,18 +213,20 @@ class Promoter:
         wait: float,
         state: State,
         why: str,
-        reason: Reason | None = None,
-        remedy: str | None = None,
+        *,
+        parked: Parked | None = None,
+        row: Promotion | None = None,
     ) -> None:
         """Send the successor, then write down that it is due. In this order: a crash between them repeats this hop."""
         due = self._now() + timedelta(seconds=wait)
         self._queue.send(successor, not_before=due)
         log.info("promotion %s waits until %s: %s", successor.promotion_id, due.isoformat(), why)
         try:
-            row = self._ledger.promotion(successor.promotion_id)
+            row = row or self._ledger.promotion(successor.promotion_id)
             if row is None or _is_stale(successor, row):
                 return
-            changes: dict[str, object] = {"state": state, "why": why, "reason": reason, "remedy": remedy, "due": due}
+            changes: dict[str, object] = {"state": state, "why": why, "due": due}
+            changes |= {"reason": parked.reason if parked else None, "remedy": parked.remedy if parked else None}
             changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
             self._ledger.save(row.model_copy(update=changes))
         except Transient as fault:
@@ -294,12 +296,12 @@ def _deadline(deadlines: Deadlines, phase: Phase) -> float:
 
 
 def _poll_seconds(waited: timedelta, retry_after: float | None) -> float:
-    """Look again after a quarter of the time waited so far: soon at first, seldom for what takes long.
+    """Look again after half of the time waited so far: soon at first, seldom for what takes long.
 
     The service's own Retry-After is the least; without one a second is. Never more than a minute.
     """
     least = SHORTEST_WAIT if retry_after is None else retry_after
-    return max(least, min(waited.total_seconds() / 4, LONGEST_WAIT))
+    return max(least, min(waited.total_seconds() / 2, LONGEST_WAIT))
 
 
 def _back_off_seconds(times: int, retry_after: float | None) -> float:

@@ -6,6 +6,7 @@ Container `promotion-documents`: `manifest/<digest>.json`, `recipe/<digest>.json
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import threading
@@ -26,6 +27,7 @@ PROMOTIONS, EVENTS, DOCUMENTS = "promotions", "promotionevents", "promotion-docu
 ROW = "promotion"
 # A string property of a table has at most 32 Ki characters.
 TEXT_LIMIT = 32_000
+KEPT_DOCUMENTS = 128
 # No retries in the client: it would sleep for many seconds, which a hop does not.
 _HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 _NESTED = ("result", "verdicts")
@@ -39,6 +41,8 @@ class StorageLedger:
         self._blobs = BlobServiceClient(blobs_url, credential, **_HTTP)
         self._lock = threading.Lock()
         self._exists = False
+        # Documents never change, so each is read once; the manifest of a large model may have some hundred kilobytes.
+        self._read_document = functools.lru_cache(maxsize=KEPT_DOCUMENTS)(self._download)
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
@@ -112,6 +116,9 @@ class StorageLedger:
                 return
 
     def kept(self, kind: str, digest: str) -> str:
+        return self._read_document(kind, digest)
+
+    def _download(self, kind: str, digest: str) -> str:
         with translated(f"reading a {kind}"):
             return self._container().download_blob(f"{kind}/{digest}.json").readall().decode()
 
