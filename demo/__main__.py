@@ -1,13 +1,11 @@
 """`python -m demo`: train, register in the source workspace, watch the promotion, ask the endpoint in the target."""
 
-import contextlib
 import json
 import logging
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from demo.azure import Operations, Workspaces
 from demo.progress import Progress
 from demo.scenarios import SCENARIOS, Scenario
 from emulator.control_client import ControlClient
+from emulator.launch import LocalAzureFailedError, launched
 
 REPOSITORY = Path(__file__).parent.parent
 DIRECTORY = REPOSITORY / ".local" / "demo"
@@ -25,37 +24,6 @@ POLICY = REPOSITORY / "promotion.sample.yaml"
 TARGET = "prod"
 PATIENCE = 600.0
 FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
-
-
-class LocalAzureFailedError(RuntimeError):
-    """The local Azure did not start; the text says what it said."""
-
-
-@contextlib.contextmanager
-def local_azure() -> Iterator[dict[str, Any]]:
-    """The local Azure with the function app, for as long as we run; its endpoints."""
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "emulator", "--directory", str(DIRECTORY), "--app", str(REPOSITORY)]
-    command += ["--policy", str(POLICY), "--die-with-parent"]
-    log = DIRECTORY / "local-azure.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
-    try:
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        if not process.stdout.readline():
-            raise LocalAzureFailedError(log.read_text()[-4000:])
-        yield json.loads((DIRECTORY / "endpoints.json").read_text())
-    finally:
-        assert process.stdin is not None  # noqa: S101 - asked for above
-        process.stdin.close()
-        process.wait()
 
 
 def run(scenario: Scenario, endpoints: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -131,7 +99,7 @@ def main() -> int:
     console.print("Starting the local Azure and the function app ...")
     report = []
     try:
-        with local_azure() as endpoints:
+        with launched(DIRECTORY, app=REPOSITORY, policy=POLICY) as endpoints:
             for scenario in SCENARIOS:
                 console.print(f"\n[bold]{scenario.name}[/bold]")
                 with Progress(console) as progress:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from demo.scenarios import Trained
+from emulator.launch import client_environment
 
 
 class Workspaces:
@@ -16,12 +17,7 @@ class Workspaces:
 
     def __init__(self, endpoints: Mapping[str, Any]) -> None:
         self._endpoints = endpoints
-        os.environ.update(
-            endpoints["credential"],
-            HTTPS_PROXY=endpoints["https_proxy"],
-            NO_PROXY="127.0.0.1,localhost",
-            REQUESTS_CA_BUNDLE=endpoints["ca_bundle"],
-        )
+        os.environ.update(client_environment(endpoints))
         os.environ.pop("CURL_CA_BUNDLE", None)
 
     def register(self, name: str, trained: Trained, tags: Mapping[str, str]) -> str:

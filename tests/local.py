@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from emulator.control_client import ControlClient
+from emulator.launch import client_environment, launched
 
 REPOSITORY = Path(__file__).parent.parent
 FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
@@ -27,7 +26,6 @@ class LocalAzure:
 
     endpoints: dict[str, Any]
     directory: Path
-    process: "subprocess.Popen[bytes]"
     _newest: int = 0
 
     @cached_property
@@ -36,13 +34,7 @@ class LocalAzure:
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """What a user sets, and nothing else."""
-        return {
-            **self.endpoints["credential"],
-            "HTTPS_PROXY": self.endpoints["https_proxy"],
-            "NO_PROXY": "127.0.0.1,localhost",
-            "REQUESTS_CA_BUNDLE": self.endpoints["ca_bundle"],
-        }
+        return client_environment(self.endpoints)
 
     def api(self, path: str, **headers: str) -> Any:
         """GET from the function app's HTTP API."""
@@ -105,27 +97,5 @@ class LocalAzure:
 @contextlib.contextmanager
 def started(directory: Path, *, app: Path | None = None, policy: Path | None = None) -> Iterator[LocalAzure]:
     """A local Azure in a process of its own; gone when the block ends."""
-    directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "emulator", "--directory", str(directory), "--die-with-parent"]
-    command += ["--app", str(app)] if app else []
-    command += ["--policy", str(policy)] if policy else []
-    log = directory / "local-azure.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        if not process.stdout.readline():
-            raise AssertionError(f"the local Azure did not start: {log.read_text()[-3000:]}")
-        yield LocalAzure(json.loads((directory / "endpoints.json").read_text()), directory, process)
-    finally:
-        process.stdin.close()
-        process.wait(30)
-        process.stdout.close()
+    with launched(directory, app=app, policy=policy) as endpoints:
+        yield LocalAzure(endpoints, directory)

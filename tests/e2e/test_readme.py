@@ -38,7 +38,7 @@ def azure_of_make_up(directory: Path) -> Iterator[LocalAzure]:
     said = next((line for line in lines if b"is ready" in line), b"")
     try:
         assert b"endpoints.json" in said
-        yield LocalAzure(json.loads((home / ".local" / "endpoints.json").read_text()), home, process)
+        yield LocalAzure(json.loads((home / ".local" / "endpoints.json").read_text()), home)
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.wait(30)
