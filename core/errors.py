@@ -23,7 +23,6 @@ class Reason(StrEnum):
     POLICY_INVALID = "policy_invalid"
     # Promotion
     SOURCE_CHANGED = "source_changed"
-    COPY_FAILED = "copy_failed"
     COPY_MISMATCH = "copy_mismatch"
     MODEL_NAME_TAKEN = "model_name_taken"
     ENDPOINT_NAME_TAKEN = "endpoint_name_taken"
