@@ -296,12 +296,12 @@ def _deadline(deadlines: Deadlines, phase: Phase) -> float:
 
 
 def _poll_seconds(waited: timedelta, retry_after: float | None) -> float:
-    """Look again after half of the time waited so far: soon at first, seldom for what takes long.
+    """Look again after as long again as it has taken so far: soon at first, seldom for what takes long.
 
     The service's own Retry-After is the least; without one a second is. Never more than a minute.
     """
     least = SHORTEST_WAIT if retry_after is None else retry_after
-    return max(least, min(waited.total_seconds() / 2, LONGEST_WAIT))
+    return max(least, min(waited.total_seconds(), LONGEST_WAIT))
 
 
 def _back_off_seconds(times: int, retry_after: float | None) -> float:

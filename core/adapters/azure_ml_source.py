@@ -76,10 +76,10 @@ class AzureMLSource:
 
     def _run(self, workspace: WorkspaceId, run_id: str) -> Mapping[str, Any]:
         host = f"https://{self._arm(workspace).location}.api.azureml.ms"
-        client = http_client(host, self._credential, ML_SCOPE)
+        request = HttpRequest("GET", f"{host}/history/v1.0{workspace.arm_id}/runs/{run_id}")
         doing = f"reading the history of run {run_id}"
-        with client, translated(doing):
-            response = client.send_request(HttpRequest("GET", f"/history/v1.0{workspace.arm_id}/runs/{run_id}"))
+        with http_client(host, self._credential, ML_SCOPE) as client, translated(doing):
+            response = client.send_request(request)
             body: Mapping[str, Any] = response.json() if response.status_code == 200 else {}
         if response.status_code not in (200, 404):
             raise translate(response.status_code, response.reason, response.headers, doing=doing)
