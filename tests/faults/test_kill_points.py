@@ -65,7 +65,7 @@ def shape(path: str) -> str:
         r"versions/\d+",
     ):
         escaped = re.sub(varying, lambda _: ".+", escaped)
-    escaped = re.sub(r"step\\-\d+\\-\d+", lambda _: "step.+", escaped)
+    escaped = re.sub(r"step\\-\w+\\-\d+", lambda _: "step.+", escaped)
     # Copies of the files of one model are one kind of call.
     return re.sub(r"(promoted\\-models).*", lambda found: f"{found[1]}/.+", escaped) + "$"
 
