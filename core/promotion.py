@@ -14,7 +14,7 @@ from typing import assert_never
 
 from core import realtime
 from core.commands import Operation, Phase, PromoteModel, decode, promotion_id
-from core.errors import Blocked, Reason, Refusal, Transient
+from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import WorkspaceId
 from core.ledger import Promotion, State, StepRecord
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
@@ -75,7 +75,8 @@ class Promoter:
         command = decode(body)
         try:
             self._advance_and_conclude(command)
-        except Transient as fault:
+        except (Transient, Blocked) as fault:
+            # Blocked can only be the ledger here: what blocks a target is parked in there.
             self._back_off(command, fault)
         except Exception as fault:
             if command.faults >= UNKNOWN_FAULT_LIMIT:
@@ -145,6 +146,9 @@ class Promoter:
         row = self._ledger.promotion(promotion_id(before, command.stage_number - 1))
         if row is not None and row.state is State.SUCCEEDED:
             return None
+        if row is not None and not row.state.is_final:
+            # It sends us before it writes its own end, so that a crash between the two loses neither.
+            raise Transient(f"stage {command.stage_number} of this path has not written its end yet")
         return Refused(
             Reason.SUPERSEDED,
             f"stage {command.stage_number} of this path is {row.state if row else 'unknown'}, no longer succeeded",
@@ -193,7 +197,7 @@ class Promoter:
         changes = {"operation": operation, "phase": phase, "phase_since": since}
         return _next_hop(command, faults=0, transients=0, failing_since=None, **changes)
 
-    def _back_off(self, command: PromoteModel, fault: Transient) -> None:
+    def _back_off(self, command: PromoteModel, fault: Transient | Blocked) -> None:
         """Look again later; a fault that stays for as long as a promotion may be parked ends it."""
         since = command.failing_since or self._now()
         limit = seconds(command.stage.deadlines.park)
@@ -204,7 +208,7 @@ class Promoter:
             self._finish(command, row, State.REFUSED, Refused(Reason.DEADLINE_EXCEEDED, gave_up, remedy))
             return
         successor = _next_hop(command, transients=command.transients + 1, failing_since=since)
-        wait = _back_off_seconds(successor.transients, fault.retry_after)
+        wait = _back_off_seconds(successor.transients, fault.retry_after if isinstance(fault, Transient) else None)
         self._postpone(successor, wait, State.WAITING, f"transient fault: {fault}"[:500])
 
     def _postpone(
@@ -229,7 +233,7 @@ class Promoter:
             changes |= {"reason": parked.reason if parked else None, "remedy": parked.remedy if parked else None}
             changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
             self._ledger.save(row.model_copy(update=changes))
-        except Transient as fault:
+        except PromotionError as fault:
             # The successor is on its way, so nothing is lost: it will write the row itself.
             log.warning("could not record the wait of promotion %s: %s", successor.promotion_id, fault)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar, assert_never
 
 from core import tags
 from core.commands import Operation, Phase, PromoteModel
-from core.errors import Reason, Refusal
+from core.errors import PromotionError, Reason
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import (
@@ -232,6 +232,12 @@ def _verify(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
         return None
     if answer.status is None or answer.status in PASSING_STATUSES:
         return Waiting(Phase.SMOKE, f"deployment {ours.name} does not answer yet: {answer.text[:300]}")
+    if answer.status in (401, 403):
+        return Parked(
+            Reason.PERMISSION_MISSING,
+            f"deployment {ours.name} answered {answer.status}: this service may not ask it",
+            remedy="Give the service's managed identity the right to score with this endpoint; see docs/operations.md.",
+        )
     if wanted.recipe.is_sample_made_up:
         return None  # a model may well refuse values that nobody would send it; that says nothing against it
     return Refused(
@@ -461,8 +467,8 @@ def explain_failure(target: Target, wanted: Wanted, refused: Refused, operation:
 
 
 def _tolerant(ask: Callable[[], str | None]) -> str | None:
-    """A log that is gone must not keep a refusal from being told; one that is late is worth another look."""
+    """A log that cannot be had must not keep a refusal from being told."""
     try:
         return ask()
-    except Refusal:
+    except PromotionError:
         return None

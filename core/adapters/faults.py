@@ -47,8 +47,10 @@ def translated(doing: str) -> Iterator[None]:
             raise translate(error.status_code, _message(error), {}, doing=doing) from error
         raise Transient(f"no token could be had while {doing}: {_message(error)}") from error
     except HttpResponseError as error:
+        if error.status_code is None or error.status_code < 400:
+            raise Transient(f"the answer broke off while {doing}: {_message(error)}") from error
         headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
-        raise translate(error.status_code or 0, _message(error), headers, doing=doing) from error
+        raise translate(error.status_code, _message(error), headers, doing=doing) from error
     except AzureError as error:
         # Connections that could not be made or broke; clients that found no endpoint.
         raise Transient(f"{type(error).__name__} while {doing}: {_message(error)}") from error

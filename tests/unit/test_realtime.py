@@ -10,7 +10,7 @@ from core import tags
 from core.commands import Operation, Phase, PromoteModel
 from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
-from core.packaging import FROM_SIGNATURE
+from core.packaging import FROM_SIGNATURE, Recipe
 from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, TargetModel
 from core.realtime import UNSEEN, UNVERIFIED, Do, Effect, Look, Seen, Step, Wanted, decide
 from tests.unit.builders import (
@@ -216,7 +216,16 @@ def test_an_answer_that_says_nothing_about_the_model_is_waited_out(status: int |
     assert step == Waiting(Phase.SMOKE, f"deployment {OURS} does not answer yet: not yet")
 
 
-@pytest.mark.parametrize("status", [201, 400, 401, 404, 424, 500])
+@pytest.mark.parametrize("recipe", [a_recipe(), a_recipe(sample_source=FROM_SIGNATURE)], ids=["example", "made up"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_deployment_that_may_not_be_asked_parks(status: int, recipe: Recipe) -> None:
+    """It says nothing about the model: neither a refusal nor a reason to give it traffic."""
+    step = next_step(at(an_endpoint(), a_deployment(), smoke=an_answer(status, "no")), recipe=recipe)
+    assert isinstance(step, Parked)
+    assert step.reason is Reason.PERMISSION_MISSING
+
+
+@pytest.mark.parametrize("status", [201, 400, 404, 424, 500])
 def test_an_answer_other_than_200_is_refused(status: int) -> None:
     found = refusal(at(an_endpoint(), a_deployment(), smoke=an_answer(status, "a column is missing")))
     assert (found.reason, found.why) == (
