@@ -64,9 +64,10 @@ def collect(plan: dict[str, Any], folder: Path, predictions: Path, name: str) ->
         failed, rows = failed + contents.failed, contents.rows
         WRITERS[Path(name).suffix.lower()](predictions / name, contents)
     write_errors(predictions / "errors.jsonl", failed)
+    model = json.loads(Path(__file__).with_name(SCORING).read_text(encoding="utf-8"))["model"]
     summary = {
         "run": plan["run"],
-        "model": json.loads(Path(__file__).with_name(SCORING).read_text(encoding="utf-8"))["model"],
+        "model": {"name": model["name"], "version": model["version"]},
         "skipped": plan["skipped"],
         "files": plan["files"] + len(plan["unsupported"]),
         "failed_files": len(failed),
@@ -200,7 +201,7 @@ def remove_marker(state: Path, run: str) -> None:
 def too_many(failed: list[dict[str, str]], threshold: int) -> str:
     lines = ["{}: {}".format(error["file"], error["error"]) for error in failed[:SHOWN]]
     rest = ["and {} more".format(len(failed) - SHOWN)] if len(failed) > SHOWN else []
-    head = "{} files could not be scored, and the error threshold is {} (errors.jsonl has them all):"
+    head = "could not be scored: {} of the files, where the error threshold is {} (errors.jsonl has them all):"
     return "\n  ".join([head.format(len(failed), threshold), *lines, *rest])
 
 

@@ -1,0 +1,107 @@
+"""Runs the three steps of a batch job as Azure ML does: processes, one code folder, files between them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).parents[2] / "core" / "scoring"
+# What the runner of a parallel step does in one of its processes, with mini-batches of one file.
+RUNNER = """
+import importlib.util, json, sys
+script, files, *sys.argv[1:] = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("driver", script)
+driver = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(driver)
+driver.init()
+for file in json.loads(files):
+    assert len(driver.run([file])) == 1
+"""
+
+
+class ScoringJob:
+    """A run of the pipeline in `folder`, with the state of its schedule in `state`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        model: Path,
+        *,
+        scripts: Mapping[str, str] | None = None,
+        run: str = "run-1",
+        state: Path | None = None,
+        python: Path | str = sys.executable,
+    ) -> None:
+        self.data, self.batches, self.parts, self.predictions = (
+            folder / name for name in ("data", "batches", "parts", "predictions")
+        )
+        self.data.mkdir(parents=True)
+        self.state = state or folder / "state"
+        self._code, self._model, self._python = folder / "code", model, str(python)
+        self._environment = {**os.environ, "AZUREML_ROOT_RUN_ID": run}
+        for name in ("promotion_plan.py", "promotion_score.py", "promotion_collect.py", "promotion_entry.py"):
+            self._code.mkdir(exist_ok=True)
+            shutil.copy(SCRIPTS / name, self._code)
+        for name, text in {**(scripts or {}), "scoring.json": json.dumps(settings)}.items():
+            (self._code / name).parent.mkdir(parents=True, exist_ok=True)
+            (self._code / name).write_text(text, encoding="utf-8")
+
+    def put(self, name: str, content: str | bytes) -> None:
+        path = self.data / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def plan(self, *options: str, data: Path | None = None) -> dict[str, Any]:
+        arguments = ("--data", str(data or self.data), "--batches", str(self.batches), "--state", str(self.state))
+        self._run("promotion_plan.py", *arguments, *options)
+        return dict(json.loads((self.batches / "plan.json").read_text()))
+
+    def score(self, *, data: Path | None = None) -> None:
+        files = json.dumps(sorted(str(path) for path in self.batches.iterdir()))
+        arguments = ("--model", str(self._model), "--data", str(data or self.data), "--parts", str(self.parts))
+        driver = str(self._code / "promotion_score.py")
+        self._run("-c", RUNNER, driver, files, *arguments, "--runner_option", "1")
+
+    def collect(self, *options: str) -> dict[str, Any]:
+        folders = {"batches": self.batches, "parts": self.parts, "predictions": self.predictions, "state": self.state}
+        arguments = [argument for name, path in folders.items() for argument in (f"--{name}", str(path))]
+        self._run("promotion_collect.py", *arguments, *options)
+        return self.summary()
+
+    def all(self, *plan: str, collect: tuple[str, ...] = ()) -> dict[str, Any]:
+        self.plan(*plan)
+        self.score()
+        return self.collect(*collect)
+
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.predictions / "summary.json").read_text()))
+
+    def errors(self) -> dict[str, str]:
+        path = self.predictions / "errors.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return {line["file"]: line["error"] for line in lines}
+
+    def part(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.parts / f"{name}.jsonl").read_text().splitlines()]
+
+    def _run(self, *arguments: str) -> None:
+        """Raises with what the step has written to its log, as far as anybody would read it."""
+        done = subprocess.run(
+            [self._python, *arguments],
+            cwd=self._code,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode:
+            raise StepFailed(done.stderr)
+
+
+class StepFailed(Exception):
+    pass
