@@ -195,7 +195,7 @@ def predictions_in(answer: Any, count: int) -> list[Any]:
             raise ScoringError("the scoring script answered with an error: {}".format(answer["error"]))
         if len(answer) == 1:
             return predictions_in(next(iter(answer.values())), count)
-        if all(isinstance(value, list) and len(value) == count for value in answer.values()):
+        if answer and all(isinstance(value, list) and len(value) == count for value in answer.values()):
             return [dict(zip(answer, values)) for values in zip(*answer.values())]
         for name in ENVELOPES:
             if name in answer:

@@ -101,7 +101,7 @@ def json_rows(text: str) -> list[Any]:
     rows = json.loads(text) if text.lstrip().startswith("[") else list(json_lines(text))
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ScoringError("row {} is {} and no object with the columns as keys".format(number, type(row).__name__))
+            raise ScoringError("row {} is no object with the columns as keys".format(number))
     return list(rows)
 
 
