@@ -32,7 +32,7 @@ def init() -> None:
 
 
 def run(data: str) -> Any:
-    """The predictions for a request, which this very server hands over as text."""
+    """The predictions for a request, which the server hands over as text."""
     try:
         content, params = parse(data)
         try:
@@ -45,11 +45,14 @@ def run(data: str) -> Any:
 
 
 def refused(error: BadRequest) -> Any:
-    """HTTP status 400, if the server's library is here to say so."""
+    """HTTP status 400 in the words of the server that runs this script; newer ones have them in another place."""
     try:
-        from azureml.contrib.services.aml_response import AMLResponse
+        from azureml_inference_server_http.api.aml_response import AMLResponse
     except ImportError:
-        raise error from None
+        try:
+            from azureml.contrib.services.aml_response import AMLResponse
+        except ImportError:
+            raise error from None
     return AMLResponse(json.dumps({"message": str(error)}), 400, {"Content-Type": "application/json"})
 
 

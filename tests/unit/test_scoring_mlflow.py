@@ -105,7 +105,7 @@ def test_a_model_that_does_not_load_fails_the_step(tmp_path: Path) -> None:
 def save(folder: Path, predict: Callable[[Any], Any], schema: Schema | None) -> Path:
     """An MLflow model with these inputs, around a function."""
 
-    class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc] # mlflow has no types
+    class Model(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # it would read the types
             return predict(model_input)
 
