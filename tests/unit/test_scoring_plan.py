@@ -122,6 +122,7 @@ def test_the_same_run_is_not_in_its_own_way(job: ScoringJob) -> None:
 @pytest.mark.parametrize(
     "marker",
     [json.dumps({"run": "dead", "since": (datetime.now(UTC) - timedelta(hours=2)).isoformat()}), "", "[]", "{}"],
+    ids=["old", "empty", "no object", "no run"],
 )
 def test_what_a_dead_run_has_left_does_not_stop_others(job: ScoringJob, marker: str) -> None:
     job.state.mkdir()
