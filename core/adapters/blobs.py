@@ -12,13 +12,14 @@ from azure.storage.blob import (
     BlobProperties,
     BlobSasPermissions,
     BlobServiceClient,
+    StorageErrorCode,
     UserDelegationKey,
     generate_blob_sas,
 )
 
 from core.adapters.datastores import BlobPath
 from core.adapters.faults import translated
-from core.errors import Reason, Refusal, Transient
+from core.errors import PromotionError, Reason, Refusal, Transient
 from core.packaging import READABLE_LIMIT, File, Manifest
 from core.ports import CopyState, CopyStatus
 
@@ -36,7 +37,18 @@ class Blobs:
         self._delegation_keys: dict[str, tuple[UserDelegationKey, datetime]] = {}
 
     def manifest(self, place: BlobPath) -> Manifest:
-        """The files at this path: a folder, or one file."""
+        """The files at this path: a folder, or one file. Raises Refusal if there are none."""
+        found = self.list(place)
+        if found is None:
+            raise Refusal(
+                Reason.MODEL_EMPTY,
+                f"there are no files at {place.account_url}/{place.container}/{place.path}",
+                remedy="Register the model from a path that holds its files.",
+            )
+        return found
+
+    def list(self, place: BlobPath) -> Manifest | None:
+        """The files at this path, a folder or one file; None if there are none."""
         with translated(f"listing {place.container}/{place.path}"):
             found = [blob for blob in self._list(place) if not _is_folder_marker(blob)]
         below = [blob for blob in found if blob.name.startswith(f"{place.path}/")]
@@ -48,11 +60,7 @@ class Blobs:
             )
         single = [blob for blob in found if blob.name == place.path]
         if not single:
-            raise Refusal(
-                Reason.MODEL_EMPTY,
-                f"there are no files at {place.account_url}/{place.container}/{place.path}",
-                remedy="Register the model from a path that holds its files.",
-            )
+            return None
         root = place.path.rpartition("/")[0]
         files = (_file(single[0], root),)
         return Manifest(account_url=place.account_url, container=place.container, root=root, folder="", files=files)
@@ -76,6 +84,40 @@ class Blobs:
                 raise Transient(f"{path} is being changed") from fault
             raise
         return bytes(content)
+
+    def read_text(self, account_url: str, container: str, path: str, limit: int) -> bytes | None:
+        """The last `limit` bytes of a blob, which is where a log tells how it ended; None if there is no such blob."""
+        blob = self._service(account_url).get_blob_client(container, path)
+        try:
+            with translated(f"reading {container}/{path}"):
+                size = blob.get_blob_properties().size
+                if not size:
+                    return b""
+                start = max(0, size - limit)
+                return bytes(blob.download_blob(offset=start, length=size - start).readall())
+        except Refusal as fault:
+            if _error_code(fault) == StorageErrorCode.BLOB_NOT_FOUND:
+                return None
+            raise
+
+    def put_text(self, account_url: str, container: str, path: str, content: bytes) -> None:
+        """Create a small blob. One with this very content may be there already; any other is left alone and refused."""
+        blob = self._service(account_url).get_blob_client(container, path)
+        try:
+            with translated(f"writing {container}/{path}"):
+                blob.upload_blob(content, overwrite=False)
+        except Transient as fault:
+            if _error_code(fault) != StorageErrorCode.BLOB_ALREADY_EXISTS:
+                raise
+            there = self.read_text(account_url, container, path, len(content) + 1)
+            if there is None:
+                raise  # deleted meanwhile
+            if there != content:
+                raise Refusal(
+                    Reason.COPY_MISMATCH,
+                    f"{account_url}/{container}/{path} is there with other content than ours",
+                    remedy="Find out who wrote it; delete it, and the promotion can be asked for again.",
+                ) from fault
 
     def copy_states(self, manifest: Manifest, destination: BlobPath) -> tuple[CopyState, ...]:
         """How far each file of the manifest is on its way to the destination: one listing, however many files."""
@@ -152,6 +194,12 @@ class Blobs:
                 read_timeout=30,
             )
         return self._services[account_url]
+
+
+def _error_code(fault: PromotionError) -> str | None:
+    """Azure Storage's own code for the error that was translated."""
+    code = getattr(fault.__cause__, "error_code", None)
+    return str(getattr(code, "value", code)) if code else None
 
 
 def _is_folder_marker(blob: BlobProperties) -> bool:
