@@ -11,20 +11,15 @@ from hypothesis import strategies as st
 
 from core.origin import Origin
 from core.policy import (
-    ENDPOINT_NAME,
     Match,
     ModelFacts,
-    PolicyInvalid,
-    PolicyProblem,
     Trigger,
     Verdict,
     could_concern,
-    endpoint_name,
     judge,
-    load,
-    parse,
-    seconds,
 )
+from core.policy_file import PolicyInvalid, PolicyProblem, load, parse
+from core.stages import ENDPOINT_NAME, endpoint_name, seconds
 from tests.unit.builders import DEV, POLICY, PROD, a_policy_with
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +35,10 @@ def problems(content: bytes) -> list[str]:
 
 
 def test_the_sample_is_valid() -> None:
-    assert [rule.name for rule in load(REPOSITORY / "promotion.sample.yaml").policy.rules] == ["tagged-for-prod"]
+    assert [rule.name for rule in load(REPOSITORY / "promotion.sample.yaml").policy.rules] == [
+        "tagged-for-prod-as-batch",
+        "tagged-for-prod",
+    ]
 
 
 def test_the_digest_is_that_of_the_file() -> None:
@@ -76,7 +74,7 @@ def test_defaults_are_those_of_the_reference() -> None:
         "request_settings": None,
         "environment_variables": {},
         "adopt": False,
-        "deadlines": {"artifacts": "6h", "deploy": "60m", "smoke": "10m", "park": "7d"},
+        "deadlines": {"artifacts": "6h", "deploy": "60m", "smoke": "10m", "test": "2h", "park": "7d"},
     }
 
 
@@ -119,7 +117,7 @@ TAGGED = "line 17: rules.0.match.tags.promote-to"
             "line 23: rule: unknown field; check its spelling against the policy reference",
         ),
         (a_policy_with("      - target: prod\n        serve", "      - serve"), f"line 19: {STAGE}.target: is required"),
-        (a_policy_with("        serve: realtime\n", ""), f"line 19: {STAGE}.serve: is required"),
+        (a_policy_with("        serve: realtime\n", ""), f"line 19: {STAGE}: must say its 'serve'"),
         (a_policy_with("version: 1\n", ""), "line 1: version: is required"),
         (a_policy_with("      - target: prod", "      - target: prd"), f"line 19: {STAGE}.target: 'prd' is none of the targets"),
         (
@@ -136,7 +134,10 @@ TAGGED = "line 17: rules.0.match.tags.promote-to"
         (stage_with("environment_variables: {A: 1}"), f"line 22: {STAGE}.environment_variables.A: {QUOTES}"),
         (stage_with("instance_type:"), f"line 22: {STAGE}.instance_type: is empty"),
         (stage_with("auth_mode: none"), f"line 22: {STAGE}.auth_mode: Input should be 'key', 'aml_token' or 'aad_token'"),
-        (a_policy_with("serve: realtime", "serve: batch"), f"line 20: {STAGE}.serve: Input should be 'realtime'"),
+        (
+            a_policy_with("serve: realtime", "serve: streaming"),
+            f"line 19: {STAGE}: is 'streaming', none of 'realtime', 'batch'",
+        ),
         (a_policy_with("version: 1", "version: 2"), "line 1: version: Input should be 1"),
         (POLICY.partition(b"rules:")[0] + b"rules:\n", "line 12: rules: must be a list"),
         (POLICY.partition(b"rules:")[0] + b"rules: []\n", "line 12: rules: must not be empty"),

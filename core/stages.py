@@ -1,0 +1,184 @@
+"""The stages of a rule: how a model is served in one target. Field names are those of Azure ML's CLI v2 YAML."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from core.schedules import JobSchedule
+
+# Managed online endpoints: 3 to 32 characters, letters, digits and hyphens, starting with a letter
+# (Azure ML, "manage resources and quotas for online endpoints").
+ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
+ENDPOINT_NAME_LIMIT = 32
+_DATASTORE_PATH = re.compile(r"azureml://datastores/[A-Za-z0-9_-]+/paths/[^?#{}]*")
+_OUTPUT_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(csv|jsonl|parquet)")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9})\s*(?P<unit>s|m|h|d)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _duration(value: str) -> str:
+    seconds(value)
+    return value
+
+
+def _endpoint_template(value: str) -> str:
+    names = re.findall(r"\{([^{}]*)\}", value)
+    if unknown := [name for name in names if name != "model"]:
+        raise ValueError(f"unknown placeholder {{{unknown[0]}}}: only {{model}} can be used in an endpoint name")
+    plain = value.replace("{model}", "model")
+    if not ENDPOINT_NAME.fullmatch(plain) and "{model}" not in value:
+        raise ValueError(
+            f"{value!r} is no valid endpoint name: 3 to 32 letters, digits and hyphens, starting with a letter"
+        )
+    return value
+
+
+def _datastore_path(value: str) -> str:
+    if not _DATASTORE_PATH.fullmatch(value) or ".." in value.split("/"):
+        raise ValueError(f"{value!r} is no path in a datastore: write azureml://datastores/NAME/paths/FOLDER/")
+    return value
+
+
+def _path_template(value: str) -> str:
+    _datastore_path(value.replace("{model}", "model"))
+    return value
+
+
+def _output_file(value: str) -> str:
+    if not _OUTPUT_FILE.fullmatch(value):
+        raise ValueError(f"{value!r} must be a file name that ends in .csv, .jsonl or .parquet")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+def seconds(duration: str) -> float:
+    """A duration of the policy, such as `60m`, in seconds."""
+    found = _DURATION.fullmatch(duration)
+    if not found:
+        raise ValueError(f"{duration!r} is no duration: write a number and s, m, h or d, such as 60m")
+    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])}).total_seconds()
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RequestSettings(_Strict):
+    """As Azure ML's `request_settings` of an online deployment."""
+
+    request_timeout_ms: int = Field(5000, ge=1, le=180_000, strict=True)
+    max_concurrent_requests_per_instance: int = Field(1, ge=1, strict=True)
+
+
+class Deadlines(_Strict):
+    """How long each phase of a promotion may take before it is given up; durations such as 60m."""
+
+    artifacts: Duration = "6h"
+    deploy: Duration = "60m"
+    smoke: Duration = "10m"
+    test: Duration = "2h"
+    park: Duration = "7d"
+
+
+class _Stage(_Strict):
+    """What all stages have."""
+
+    target: str
+    endpoint: Annotated[str, AfterValidator(_endpoint_template)] = Field(
+        "{model}", description="Name of the endpoint; {model} stands for the model's name, made fit for an endpoint."
+    )
+    target_model_name: str | None = Field(None, description="Name of the model in the target; the source's by default.")
+    adopt: bool = Field(False, description="Take over an endpoint of this name that this service did not create.")
+    deadlines: Deadlines = Deadlines()
+
+    def endpoint_for(self, model: str) -> str:
+        return endpoint_name(self.endpoint, model)
+
+
+class RealtimeStage(_Stage):
+    """A managed online endpoint in one target."""
+
+    serve: Literal["realtime"]
+    instance_type: str = "Standard_DS3_v2"
+    instance_count: int = Field(1, ge=1, strict=True)
+    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
+    request_settings: RequestSettings | None = None
+    environment_variables: Mapping[str, str] = Field(default_factory=dict)
+
+
+class RetrySettings(_Strict):
+    """As Azure ML's `retry_settings` of a parallel job: `timeout` in seconds for one mini-batch."""
+
+    max_retries: int = Field(2, ge=0, le=10, strict=True)
+    timeout: int = Field(600, ge=1, le=259_200, strict=True)
+
+
+class BatchStage(_Stage):
+    """A batch endpoint in one target, and a schedule that runs it.
+
+    Each run reads all files below `input` (CSV, Parquet, JSON lines) and writes into a folder of its own below `output`.
+    """
+
+    serve: Literal["batch"]
+    compute: str = Field(min_length=1, description="Name of a compute cluster of the target workspace.")
+    input: Annotated[str, AfterValidator(_path_template)] = Field(
+        description="What a run scores, such as azureml://datastores/workspaceblobstore/paths/in/{model}/."
+    )
+    output: Annotated[str, AfterValidator(_path_template)] = Field(
+        description="Where predictions go; {model} stands for the model's name. Each run adds a folder of its own name."
+    )
+    schedule: JobSchedule | None = Field(None, description="Without it there is the batch endpoint alone.")
+    test_data: Annotated[str, AfterValidator(_path_template)] | None = Field(
+        None, description="What the test job scores; by default the model's own input example, else `input`."
+    )
+    instance_count: int = Field(1, ge=1, strict=True)
+    mini_batch_size: int = Field(10, ge=1, strict=True, description="Input files in one mini-batch.")
+    max_concurrency_per_instance: int = Field(1, ge=1, strict=True)
+    retry_settings: RetrySettings = RetrySettings()
+    error_threshold: int = Field(
+        0, ge=-1, strict=True, description="Input files that may fail before a run does; -1: any number."
+    )
+    output_file_name: Annotated[str, AfterValidator(_output_file)] = "predictions.csv"
+    overlap: Literal["allow", "skip"] = Field(
+        "allow", description="skip: a run that starts while another one is under way scores nothing."
+    )
+    overlap_timeout: Duration = Field("24h", description="After this time a run is no longer believed to be under way.")
+
+    def input_for(self, model: str) -> str:
+        return self.input.replace("{model}", model)
+
+    def output_for(self, model: str) -> str:
+        """The folder of all runs, with a slash at its end."""
+        return self.output.replace("{model}", model).rstrip("/") + "/"
+
+    def test_data_for(self, model: str) -> str | None:
+        return self.test_data.replace("{model}", model) if self.test_data else None
+
+
+Stage = Annotated[RealtimeStage | BatchStage, Field(discriminator="serve")]
+
+
+def endpoint_name(template: str, model: str) -> str:
+    """A valid endpoint name for this model: the same for the same model, another for another model.
+
+    Endpoint names are lower case here, as they are compared without regard to case. Characters that an endpoint name
+    cannot have become hyphens, and it is cut to 32; a name that had to be changed in any of these ways ends in six
+    characters of a hash, so that two models never share one by accident. A template without `{model}` names the endpoint
+    itself, for all models of its rule.
+    """
+    if "{model}" not in template:
+        return template.lower()
+    plain = template.replace("{model}", model)
+    if plain == plain.lower() and ENDPOINT_NAME.fullmatch(plain):
+        return plain
+    fit = re.sub(r"-{2,}", "-", re.sub(r"[^a-z0-9-]", "-", plain.lower())).strip("-")
+    if not fit[:1].isalpha():
+        fit = f"m-{fit}"
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:6]
+    return f"{fit[: ENDPOINT_NAME_LIMIT - 7].strip('-')}-{digest}"
