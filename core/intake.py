@@ -14,11 +14,13 @@ from core import tags
 from core.commands import MESSAGE_LIMIT, PromoteModel, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
 from core.events import Fact, ModelRegistered, RunEnded, parse
+from core.evidence import Findings, gather
 from core.ledger import EventOutcome, EventRecord, Promotion, State
-from core.origin import Classification, Evidence, classify
-from core.packaging import MLMODEL, Manifest, Recipe, example_path, parse_mlmodel, recipe
-from core.policy import LoadedPolicy, ModelFacts, Rule, Trigger
+from core.origin import OVERRIDE_TAG, Classification, classify
+from core.policy import ModelFacts, Rule, Trigger
+from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
+from core.recipes import Material, Packaged, package
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Intake:
     ) -> None:
         self._policy = policy.policy
         self._policy_digest = policy.digest
+        self._scoring = policy.scoring
         self._source = source
         self._ledger = ledger
         self._queue = queue
@@ -71,7 +74,8 @@ class Intake:
             # A missing role assignment, say: it may be given, and Event Grid keeps the event for a day.
             raise Transient(f"{blocked} {blocked.remedy}") from blocked
         else:
-            record = record.model_copy(update={"promotion_id": promotion.id, "why": promotion.evidence})
+            ended = f"; the promotion is {promotion.state} already" if promotion.state.is_final else ""
+            record = record.model_copy(update={"promotion_id": promotion.id, "why": promotion.evidence + ended})
         self._ledger.record_event(record)
         level = logging.WARNING if record.outcome is EventOutcome.REFUSED else logging.INFO
         log.log(level, "event %s (%s): %s %s", record.event_id, record.subject, record.outcome, record.why)
@@ -117,28 +121,39 @@ class Intake:
         candidate, verdicts = rules.judge(self._policy, facts)
         if candidate is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
-        manifest = self._source.manifest(fact.source, model.uri)
-        mlmodel = parse_mlmodel(self._source.read(manifest, MLMODEL)) if MLMODEL in manifest.paths() else None
-        origin = self._classify(fact, model, manifest, mlmodel)
-        if origin.origin is None:
-            raise Refusal(
-                Reason.ORIGIN_UNKNOWN,
-                f"rule {candidate.name!r} would promote it, but its origin is {origin}",
-                remedy="Tag the model version `promotion-origin: designer`, `notebook` or `automl`, and ask again.",
-            )
+        findings = gather(self._source, fact.source, model)
+        origin = self._origin(classify(findings.evidence), candidate)
         rule, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
         if rule is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule matches a model of origin {origin}", _lines(verdicts))
-        example = example_path(mlmodel, manifest.paths()) if mlmodel is not None else None
-        content = self._source.read(manifest, example) if example else None
-        how = recipe(origin.origin, manifest.paths(), mlmodel, content)
-        return self._request(fact, source_name, model, origin, manifest, how, rule)
+        packaged = package(self._material(findings, model, origin, rule))
+        return self._request(fact, source_name, model, origin, packaged, rule)
 
-    def _classify(
-        self, fact: ModelRegistered, model: SourceModel, manifest: Manifest, mlmodel: Mapping[str, Any] | None
-    ) -> Classification:
-        run = self._source.root_run(fact.source, model.job_name) if model.job_name else None
-        return classify(Evidence(tags=model.tags, run=run, files=manifest.paths(), mlmodel=mlmodel))
+    @staticmethod
+    def _origin(found: Classification, candidate: Rule) -> Classification:
+        """What was found, or what the rule says that unknown origins are to be taken for."""
+        if found.origin is not None:
+            return found
+        if candidate.origin_if_unknown is None:
+            raise Refusal(
+                Reason.ORIGIN_UNKNOWN,
+                f"rule {candidate.name!r} would promote it, but its origin is {found}",
+                remedy=f"Tag the model version `{OVERRIDE_TAG}: designer`, `notebook` or `automl` and register it again, "
+                "or say in the rule what such models are to be taken for: `origin_if_unknown`.",
+            )
+        because = (*found.because, f"rule {candidate.name!r} takes unknown origins for it")
+        return found.model_copy(update={"origin": candidate.origin_if_unknown, "because": because})
+
+    def _material(self, findings: Findings, model: SourceModel, origin: Classification, rule: Rule) -> Material:
+        return Material(
+            name=model.name,
+            version=model.version,
+            folder=findings.folder,
+            run_folder=findings.run_folder,
+            modes=frozenset(stage.serve for stage in rule.stages),
+            given=self._scoring.get(rule.name),
+            is_packed_graph=origin.is_packed_graph,
+        )
 
     def _request(
         self,
@@ -146,12 +161,12 @@ class Intake:
         source_name: str,
         model: SourceModel,
         origin: Classification,
-        manifest: Manifest,
-        how: Recipe,
+        packaged: Packaged,
         rule: Rule,
     ) -> Promotion:
         """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
         assert origin.origin is not None  # noqa: S101 - refused before
+        manifest, how = packaged.manifest, packaged.recipe
         path = path_id(fact.source, model.name, model.version, rule.name)
         command = PromoteModel(
             promotion_id=promotion_id(path, 0),
