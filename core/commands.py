@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from core.errors import UndecodableMessage
 from core.events import WorkspaceId
 from core.origin import Origin
-from core.policy import RealtimeStage, Trigger
+from core.policy import Trigger
+from core.stages import BatchStage, Stage
 
 # The command also stands in its ledger row, where a string has at most 32 Ki characters (Azure Table Storage);
 # Service Bus Standard would take 256 KB.
@@ -55,6 +56,7 @@ class Phase(StrEnum):
     ARTIFACTS = "artifacts"
     DEPLOY = "deploy"
     SMOKE = "smoke"
+    TEST = "test"
     PARK = "park"
 
 
@@ -82,7 +84,7 @@ class PromoteModel(_Message):
     manifest_digest: str
     recipe_digest: str
     targets: Mapping[str, WorkspaceId]
-    stages: tuple[RealtimeStage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
     stage_number: int = Field(0, ge=0)
     attempt: int = Field(1, ge=1)
     hop: int = Field(0, ge=0)
@@ -96,7 +98,7 @@ class PromoteModel(_Message):
     failing_since: AwareDatetime | None = Field(None, description="When the transient faults in a row began.")
 
     @property
-    def stage(self) -> RealtimeStage:
+    def stage(self) -> Stage:
         return self.stages[self.stage_number]
 
     @property
@@ -117,11 +119,14 @@ class PromoteModel(_Message):
 
     @property
     def session_id(self) -> str:
-        return session_id(self.target, "online", self.endpoint)
+        return session_id(self.target, "batch" if self.stage.serve == "batch" else "online", self.endpoint)
 
     @property
     def message_id(self) -> str:
-        return f"{self.promotion_id}:{self.hop}"
+        """Fresh for every hop; a new attempt begins to count hops anew."""
+        return (
+            f"{self.promotion_id}:{self.hop}" if self.attempt == 1 else f"{self.promotion_id}:{self.attempt}:{self.hop}"
+        )
 
     @property
     def deployment(self) -> str:
@@ -129,22 +134,41 @@ class PromoteModel(_Message):
 
         A deployment name has 3 to 32 letters, digits and hyphens, and starts with a letter.
         """
-        serving = json.dumps(self.stage.model_dump(mode="json", include=_SERVING_FIELDS), sort_keys=True)
+        fields = BATCH_FIELDS if isinstance(self.stage, BatchStage) else REALTIME_FIELDS
+        serving = json.dumps(self.stage.model_dump(mode="json", include=fields), sort_keys=True)
         parts = (self.source.key, self.model, self.version, self.manifest_digest, self.recipe_digest, serving)
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
         version = re.sub(r"[^a-z0-9]+", "-", self.version.lower()).strip("-")[:20].strip("-")
         return f"v{version}-{digest}"
 
+    @property
+    def component(self) -> str:
+        """Name of the batch component, whose version is the deployment's name. It may hold no hyphens."""
+        return self.endpoint.replace("-", "_")
+
     def encode(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()
 
 
-_SERVING_FIELDS = {
+# What cannot be changed without a new deployment: a change of these gives it another name.
+REALTIME_FIELDS = {
     "target_model_name",
     "instance_type",
     "instance_count",
     "request_settings",
     "environment_variables",
+}
+BATCH_FIELDS = {
+    "target_model_name",
+    "compute",
+    "instance_count",
+    "mini_batch_size",
+    "max_concurrency_per_instance",
+    "retry_settings",
+    "error_threshold",
+    "output_file_name",
+    "overlap",
+    "overlap_timeout",
 }
 
 

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.commands import Operation, PromoteModel
+from core.environments import Environment
 from core.events import WorkspaceId
 from core.ledger import EventRecord, Promotion, StepRecord
 from core.origin import Run
-from core.packaging import Manifest
+from core.packaging import Code, Manifest
+from core.stages import BatchStage
 
 
 class _Value(BaseModel):
@@ -44,11 +46,15 @@ class Source(Protocol):
 
     def model(self, workspace: WorkspaceId, name: str, version: str) -> SourceModel: ...
 
-    def root_run(self, workspace: WorkspaceId, run_id: str) -> Run | None:
-        """The run at the root of this run's tree; None if the workspace no longer has it."""
+    def runs(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
+        """This run, its parent, and so on up to the root; empty if the workspace no longer has it."""
         ...
 
     def manifest(self, workspace: WorkspaceId, uri: str) -> Manifest: ...
+
+    def run_folder(self, workspace: WorkspaceId, run_id: str, path: str) -> Manifest | None:
+        """A folder among the artifacts of a run, such as `outputs`; None if it has no files."""
+        ...
 
     def read(self, manifest: Manifest, path: str) -> bytes:
         """A small text file of the model; at most `packaging.READABLE_LIMIT` bytes."""
@@ -68,19 +74,22 @@ class Provisioning(StrEnum):
 
 
 class Endpoint(_Value):
-    """An online endpoint. `body` is the whole resource as read: updates are whole-body PUTs that must lose nothing."""
+    """An endpoint. `body` is the whole resource as read: updates are whole-body PUTs that must lose nothing.
+
+    `traffic` is in per cent; a batch endpoint has it all at its default deployment. `auth_mode` is an online endpoint's.
+    """
 
     name: str
     tags: Mapping[str, str]
     traffic: Mapping[str, int]
     provisioning: Provisioning
     scoring_uri: str | None
-    auth_mode: str
+    auth_mode: str = ""
     body: Mapping[str, Any]
 
 
 class Deployment(_Value):
-    """An online deployment."""
+    """A deployment of an endpoint."""
 
     name: str
     tags: Mapping[str, str]
@@ -88,11 +97,14 @@ class Deployment(_Value):
 
 
 class DeploymentSpec(_Value):
-    """What a new online deployment shall be. `model_id` is the ARM id of the registered model in the target."""
+    """What a new online deployment shall be. Ids are ARM ids in the target; without `code_id` it is a no-code one."""
 
     endpoint: str
     name: str
     model_id: str
+    code_id: str | None = None
+    scoring_script: str | None = None
+    environment_id: str | None = None
     instance_type: str
     instance_count: int
     request_timeout_ms: int | None = None
@@ -101,11 +113,73 @@ class DeploymentSpec(_Value):
     tags: Mapping[str, str]
 
 
-class TargetModel(_Value):
-    """A model version in the target workspace."""
+class ComponentSpec(_Value):
+    """The pipeline component that scores with one model version, pinned in it; and the steps that it is made of."""
+
+    name: str
+    version: str
+    model_id: str
+    model_type: str
+    code_id: str
+    environment_id: str
+    stage: BatchStage
+    tags: Mapping[str, str]
+
+
+class BatchJobSpec(_Value):
+    """A run of a component: from `input` to `output`, both paths in a datastore."""
+
+    name: str
+    component_id: str
+    compute: str
+    experiment: str
+    input: str
+    output: str
+    state: str
+    tags: Mapping[str, str]
+
+
+class ScheduleSpec(_Value):
+    """A schedule that runs `job`; the name of that is made by Azure for each run."""
+
+    name: str
+    job: BatchJobSpec
+    stage: BatchStage
+    enabled: bool
+    tags: Mapping[str, str]
+
+
+class Schedule(_Value):
+    """A schedule. `body` is the whole resource as read."""
+
+    name: str
+    tags: Mapping[str, str]
+    enabled: bool
+    provisioning: Provisioning
+    body: Mapping[str, Any]
+
+
+class JobStatus(StrEnum):
+    """Azure ML's job states, folded to what matters here."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Job(_Value):
+    """A job; `detail` is Azure ML's own word for its state."""
+
+    name: str
+    status: JobStatus
+    detail: str
+
+
+class TargetAsset(_Value):
+    """A version of a model, environment, code or component in the target: its ARM id."""
 
     id: str
-    tags: Mapping[str, str]
+    tags: Mapping[str, str] = Field(default_factory=dict)
 
 
 class CopyStatus(StrEnum):
@@ -135,14 +209,76 @@ class ScoringAnswer(_Value):
     seconds: float
 
 
-class Target(Protocol):
-    """One target workspace. Writes return as soon as Azure has accepted them: nothing here waits for an operation."""
+class Endpoints(Protocol):
+    """The endpoints of one kind. Writes return as soon as Azure has accepted them: nothing here waits."""
 
     def endpoint(self, name: str) -> Endpoint | None: ...
 
     def deployments(self, endpoint: str) -> tuple[Deployment, ...]: ...
 
-    def model(self, name: str, version: str) -> TargetModel | None: ...
+    def create_endpoint(self, name: str, *, auth_mode: str, tags: Mapping[str, str]) -> Operation | None: ...
+
+    def update_endpoint(
+        self, endpoint: Endpoint, *, tags: Mapping[str, str], traffic: Mapping[str, int]
+    ) -> Operation | None:
+        """PUT the whole endpoint as read, with these tags and this traffic."""
+        ...
+
+    def delete_deployment(self, endpoint: str, name: str) -> Operation | None: ...
+
+
+class OnlineEndpoints(Endpoints, Protocol):
+    """Managed online endpoints."""
+
+    def create_deployment(self, spec: DeploymentSpec) -> Operation | None: ...
+
+    def deployment_log(self, endpoint: str, name: str) -> str: ...
+
+    def score(self, endpoint: Endpoint, deployment: str, body: Any) -> ScoringAnswer:
+        """One scoring request to this very deployment, whatever its share of the traffic."""
+        ...
+
+
+class BatchEndpoints(Endpoints, Protocol):
+    """Batch endpoints, with the components that they run, and the jobs and schedules that run the same components."""
+
+    def component(self, name: str, version: str) -> TargetAsset | None: ...
+
+    def create_component(self, spec: ComponentSpec) -> None: ...
+
+    def create_deployment(
+        self, endpoint: str, name: str, *, component_id: str, compute: str, tags: Mapping[str, str]
+    ) -> Operation | None: ...
+
+    def job(self, name: str) -> Job | None: ...
+
+    def start_job(self, spec: BatchJobSpec) -> None: ...
+
+    def job_log(self, name: str) -> str:
+        """The end of the log of the step that failed."""
+        ...
+
+    def schedule(self, name: str) -> Schedule | None: ...
+
+    def write_schedule(self, spec: ScheduleSpec) -> Operation | None: ...
+
+    def pause_schedule(self, schedule: Schedule) -> Operation | None: ...
+
+
+class Target(Protocol):
+    """One target workspace: the assets that deployments share, and its endpoints."""
+
+    @property
+    def online(self) -> OnlineEndpoints: ...
+
+    @property
+    def batch(self) -> BatchEndpoints: ...
+
+    def model(self, name: str, version: str) -> TargetAsset | None: ...
+
+    def code(self, code: Code) -> TargetAsset | None: ...
+
+    def environment(self, environment: Environment) -> TargetAsset | None: ...
 
     def copy_states(self, manifest: Manifest) -> tuple[CopyState, ...]: ...
 
@@ -161,26 +297,20 @@ class Target(Protocol):
         tags: Mapping[str, str],
     ) -> None: ...
 
-    def create_endpoint(self, name: str, *, auth_mode: str, tags: Mapping[str, str]) -> Operation | None: ...
+    def create_code(self, code: Code) -> None: ...
 
-    def update_endpoint(
-        self, endpoint: Endpoint, *, tags: Mapping[str, str], traffic: Mapping[str, int]
-    ) -> Operation | None:
-        """PUT the whole endpoint as read, with these tags and this traffic."""
+    def create_environment(self, environment: Environment, *, tags: Mapping[str, str]) -> None: ...
+
+    def put_text(self, path: str, content: bytes) -> str:
+        """A small file of ours in the default datastore, created if absent; its path as `azureml://` URI."""
         ...
 
-    def create_deployment(self, spec: DeploymentSpec) -> Operation | None: ...
-
-    def delete_deployment(self, endpoint: str, name: str) -> Operation | None: ...
-
-    def deployment_log(self, endpoint: str, name: str) -> str: ...
+    def default_path(self, path: str) -> str:
+        """A path in the default datastore, as `azureml://` URI."""
+        ...
 
     def operation_error(self, operation: Operation) -> str | None:
         """Azure's error of a failed operation, as `code: message`; None if it names none or is forgotten."""
-        ...
-
-    def score(self, endpoint: Endpoint, deployment: str, body: Mapping[str, Any]) -> ScoringAnswer:
-        """One scoring request to this very deployment, whatever its share of the traffic."""
         ...
 
 
@@ -217,3 +347,13 @@ class Ledger(Protocol):
         ...
 
     def kept(self, kind: str, digest: str) -> str: ...
+
+
+class Archive(Protocol):
+    """Bundles of what was deployed, written once. Repeating a call changes nothing."""
+
+    def store(self, name: str, files: Mapping[str, str]) -> None: ...
+
+    def fetch(self, name: str) -> bytes | None:
+        """The bundle as a zip file; None if there is none."""
+        ...

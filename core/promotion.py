@@ -1,6 +1,6 @@
 """The heart: one delivery of a command advances its promotion as far as it can go without waiting.
 
-A delivery observes what the target shows, lets `realtime.decide` name the next step, carries it out, and goes on until
+A delivery observes what the target shows, lets `endpoints.decide` name the next step, carries it out, and goes on until
 something must be waited for or its time is up. Then it sends its own successor, to be delivered later, and returns. So
 nothing waits inside a function, and a delivery that comes twice, late or after a crash starts from what is there.
 """
@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from core import realtime
+from core.archive import bundle, bundle_name
 from core.commands import Operation, Phase, PromoteModel, decode, promotion_id
+from core.effects import explain_failure, look, perform
+from core.endpoints import decide
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import WorkspaceId
 from core.ledger import Promotion, State, StepRecord
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
-from core.policy import Deadlines, seconds
-from core.ports import CommandQueue, Ledger, Target
-from core.realtime import Do, Effect, Look, Seen, Wanted
+from core.ports import Archive, CommandQueue, Ledger, Target
+from core.stages import Deadlines, seconds
+from core.steps import Do, Effect, Look, Seen, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,14 @@ class Promoter:
         *,
         ledger: Ledger,
         queue: CommandQueue,
+        archive: Archive,
         target_for: Callable[[WorkspaceId], Target],
         now: Callable[[], datetime],
         delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
+        self._archive = archive
         self._target_for = target_for
         self._now = now
         self._delivery_seconds = delivery_seconds
@@ -80,11 +84,24 @@ class Promoter:
             self._back_off(command, fault)
         except Exception as fault:
             if command.faults >= UNKNOWN_FAULT_LIMIT:
+                self._note_dead_letter(command, fault)
                 raise
             log.exception("unknown fault %d in promotion %s", command.faults + 1, command.promotion_id)
             successor = _next_hop(command, faults=command.faults + 1)
             wait = _back_off_seconds(successor.faults, None)
             self._postpone(successor, wait, State.WAITING, f"unknown fault: {type(fault).__name__}: {fault}"[:500])
+
+    def _note_dead_letter(self, command: PromoteModel, fault: Exception) -> None:
+        """Say in the row what the dead-letter queue has, as far as that can be written."""
+        why = f"gave up: {type(fault).__name__}: {fault}"[:500]
+        remedy = "The message goes to the dead-letter queue. Correct the cause, then resubmit it: docs/operations.md."
+        try:
+            row = self._ledger.promotion(command.promotion_id)
+            if row is not None and not _is_stale(command, row):
+                changes = {"why": why, "remedy": remedy, "due": None, "updated_at": self._now()}
+                self._ledger.save(row.model_copy(update=changes))
+        except Exception:  # whatever it is, the message must still be raised for what is wrong with it
+            log.exception("could not write down why promotion %s gave up", command.promotion_id)
 
     # ------------------------------------------------------------------------------------------------ one delivery
 
@@ -115,19 +132,19 @@ class Promoter:
         seen = Seen(operation=command.operation)
         number = 0
         while True:
-            step = realtime.decide(wanted, seen)
+            step = decide(wanted, seen)
             if isinstance(step, Look):
-                seen = realtime.look(target, wanted, seen, step)
+                seen = look(target, wanted, seen, step)
             elif isinstance(step, Do):
                 if not budget.is_left():
                     phase = Phase.ARTIFACTS if step.effect is Effect.COPY else Phase.DEPLOY
                     return Waiting(phase, "going on in the next delivery", retry_after=0.0)
-                performed = realtime.perform(target, wanted, seen, step, may_go_on=budget.is_left)
+                performed = perform(target, wanted, seen, step, may_go_on=budget.is_left)
                 seen = performed.seen
                 self._note(command, number, step.effect.value, performed.detail)
                 number += 1
             elif isinstance(step, Refused):
-                return realtime.explain_failure(target, wanted, step, seen.operation)
+                return explain_failure(target, wanted, step, seen.operation)
             else:
                 return step
 
@@ -187,6 +204,8 @@ class Promoter:
                 state = State.SUPERSEDED if outcome.reason is Reason.SUPERSEDED else State.REFUSED
                 self._finish(command, row, state, outcome)
             case Done():
+                name = bundle_name(command.promotion_id, command.attempt)
+                self._archive.store(name, bundle(self._wanted(command), outcome.result))
                 self._send_next_stage(command)
                 self._finish(command, row, State.SUCCEEDED, outcome)
             case _:
@@ -232,6 +251,7 @@ class Promoter:
             changes: dict[str, object] = {"state": state, "why": why, "due": due}
             changes |= {"reason": parked.reason if parked else None, "remedy": parked.remedy if parked else None}
             changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
+            changes |= {"attempt": successor.attempt}
             self._ledger.save(row.model_copy(update=changes))
         except PromotionError as fault:
             # The successor is on its way, so nothing is lost: it will write the row itself.
@@ -261,6 +281,7 @@ class Promoter:
 
     def _finish(self, command: PromoteModel, row: Promotion, state: State, outcome: Done | Refused) -> None:
         changes: dict[str, object] = {"state": state, "updated_at": self._now(), "due": None, "hop": command.hop}
+        changes |= {"attempt": command.attempt}
         if isinstance(outcome, Done):
             changes |= {"why": "", "reason": None, "remedy": None, "result": dict(outcome.result)}
         else:

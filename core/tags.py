@@ -3,9 +3,12 @@
 Azure allows 256 characters in a tag's value, so values are ids, digests and names, never documents.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 from core.commands import Generation, PromoteModel
+from core.stages import BatchStage
 
 PROMOTION = "promotion-id"
 GENERATION = "promotion-generation"
@@ -17,6 +20,11 @@ RECIPE = "promotion-recipe"
 ATTEMPT = "promotion-attempt"
 STABLE = "promotion-stable-deployment"
 VERIFIED = "promotion-verified"
+COMPONENT = "promotion-component"
+SCHEDULE = "promotion-schedule"
+SCHEDULE_STATE = "promotion-schedule-state"
+
+ENABLED, PAUSED = "enabled", "paused"
 
 VALUE_LIMIT = 256
 
@@ -34,6 +42,18 @@ def provenance(command: PromoteModel) -> dict[str, str]:
 
 def deployment(command: PromoteModel) -> dict[str, str]:
     return provenance(command) | {RECIPE: command.recipe_digest, ATTEMPT: str(command.attempt)}
+
+
+def schedule(command: PromoteModel, stage: BatchStage) -> dict[str, str]:
+    """What a schedule runs and when; the digest changes with whatever of the stage goes into the schedule."""
+    wanted = stage.model_dump(mode="json", include={"schedule": {"trigger"}, "input": True, "output": True})
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    enabled = stage.schedule is not None and stage.schedule.enabled
+    return provenance(command) | {
+        COMPONENT: f"{command.component}:{command.deployment}",
+        SCHEDULE: digest,
+        SCHEDULE_STATE: ENABLED if enabled else PAUSED,
+    }
 
 
 def claim(command: PromoteModel) -> dict[str, str]:

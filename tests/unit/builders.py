@@ -5,12 +5,14 @@ from typing import Any
 
 from core import tags
 from core.commands import PromoteModel, path_id, promotion_id
+from core.environments import Environment
 from core.events import WorkspaceId
 from core.origin import Origin
-from core.packaging import File, Manifest, Recipe
-from core.policy import RealtimeStage, Trigger
-from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, ScoringAnswer
-from core.realtime import Wanted
+from core.packaging import Code, File, Manifest, Recipe, Serving
+from core.policy import Trigger
+from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, Schedule, ScoringAnswer
+from core.stages import BatchStage, RealtimeStage
+from core.steps import Wanted
 
 DEV = WorkspaceId(
     subscription_id="11111111-1111-4111-8111-111111111111", resource_group="rg-ml-dev", workspace="ml-dev"
@@ -58,6 +60,18 @@ def a_policy_with(old: str, new: str) -> bytes:
 
 def a_stage(**changes: Any) -> RealtimeStage:
     return RealtimeStage.model_validate({"target": "prod", "serve": "realtime"} | changes)
+
+
+def a_batch_stage(**changes: Any) -> BatchStage:
+    values = {
+        "target": "prod",
+        "serve": "batch",
+        "compute": "cpu-cluster",
+        "input": "azureml://datastores/workspaceblobstore/paths/in/",
+        "output": "azureml://datastores/workspaceblobstore/paths/out/{model}/",
+        "schedule": {"trigger": {"type": "cron", "expression": "0 3 * * *"}},
+    }
+    return BatchStage.model_validate(values | changes)
 
 
 def a_manifest(**changes: Any) -> Manifest:
@@ -111,6 +125,19 @@ def a_command(**changes: Any) -> PromoteModel:
     return PromoteModel.model_validate({"promotion_id": promotion_id(path, values.get("stage_number", 0))} | values)
 
 
+def a_batch_command(**changes: Any) -> PromoteModel:
+    """The same model as a batch endpoint with a nightly schedule."""
+    return a_command(**{"stages": (a_batch_stage(),), "recipe_digest": a_batch_recipe().digest} | changes)
+
+
+def a_batch_recipe(**changes: Any) -> Recipe:
+    serving = Serving(
+        code=Code(files={"promotion_score.py": "pass"}, scoring_script="promotion_score.py"),
+        environment=Environment(image="base", conda_file="dependencies: [python=3.11]\n", repairs=()),
+    )
+    return a_recipe(**{"batch": serving, "sample_rows": ({"a": 1.5},)} | changes)
+
+
 def a_wanted(command: PromoteModel | None = None, recipe: Recipe | None = None) -> Wanted:
     return Wanted(command or a_command(), a_manifest(), recipe or a_recipe())
 
@@ -147,6 +174,21 @@ def a_deployment(command: PromoteModel | None = None, **changes: Any) -> Deploym
     return Deployment.model_validate(
         {"name": command.deployment, "tags": tags.deployment(command), "provisioning": Provisioning.SUCCEEDED} | changes
     )
+
+
+def a_schedule(command: PromoteModel | None = None, **changes: Any) -> Schedule:
+    """The schedule that a batch command writes, well and enabled."""
+    command = command or a_batch_command()
+    stage = command.stage
+    assert isinstance(stage, BatchStage)
+    values = {
+        "name": command.endpoint,
+        "tags": tags.schedule(command, stage),
+        "enabled": True,
+        "provisioning": Provisioning.SUCCEEDED,
+        "body": {},
+    }
+    return Schedule.model_validate(values | changes)
 
 
 def a_copy(path: str = "MLmodel", **changes: Any) -> CopyState:

@@ -24,7 +24,7 @@ from core.commands import (
 from core.errors import UndecodableMessage
 from core.events import WorkspaceId
 from core.origin import Origin
-from core.policy import RealtimeStage, RequestSettings
+from core.stages import RealtimeStage, RequestSettings
 from tests.unit.builders import DEV, NOON, PROD, TEST, a_command, a_stage
 
 # Names as Azure ML allows them, and times as its services write them.

@@ -8,11 +8,13 @@ import pytest
 
 from core import tags
 from core.commands import Operation, Phase, PromoteModel
+from core.endpoints import decide
 from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
 from core.packaging import FROM_SIGNATURE, Recipe
-from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, TargetModel
-from core.realtime import UNSEEN, UNVERIFIED, Do, Effect, Look, Seen, Step, Wanted, decide
+from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, TargetAsset
+from core.realtime import UNVERIFIED
+from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Wanted
 from tests.unit.builders import (
     NOON,
     a_command,
@@ -34,7 +36,7 @@ NEWER = a_command(version="4", model_created_at=NOON + timedelta(days=1))
 ADOPTING = a_command(stages=(a_stage(adopt=True),))
 AGAIN = a_command(attempt=2)
 WITHOUT_SAMPLE = a_recipe(sample_request=None, sample_source=None)
-COPY = TargetModel(id="/models/churn/versions/3", tags=tags.provenance(COMMAND))
+COPY = TargetAsset(id="/models/churn/versions/3", tags=tags.provenance(COMMAND))
 BY_HAND = Deployment(name="blue", tags={"team": "x"}, provisioning=Provisioning.SUCCEEDED)
 MD5 = "XUFAKrxLKna5cZ2REBfFkg=="
 CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
@@ -210,10 +212,11 @@ def test_azures_operation_goes_with_the_wait() -> None:
 # --------------------------------------------------------------------------------------------- refused, parked, waiting
 
 
-@pytest.mark.parametrize("status", [None, 429, 502, 503, 504])
+@pytest.mark.parametrize("status", [None, 404, 408, 429, 502, 503, 504])
 def test_an_answer_that_says_nothing_about_the_model_is_waited_out(status: int | None) -> None:
     step = next_step(at(an_endpoint(), a_deployment(), smoke=an_answer(status, "not yet")))
-    assert step == Waiting(Phase.SMOKE, f"deployment {OURS} does not answer yet: not yet")
+    said = f" ({status})" if status else ""
+    assert step == Waiting(Phase.SMOKE, f"deployment {OURS} does not answer yet{said}: not yet")
 
 
 @pytest.mark.parametrize("recipe", [a_recipe(), a_recipe(sample_source=FROM_SIGNATURE)], ids=["example", "made up"])
@@ -225,7 +228,7 @@ def test_a_deployment_that_may_not_be_asked_parks(status: int, recipe: Recipe) -
     assert step.reason is Reason.PERMISSION_MISSING
 
 
-@pytest.mark.parametrize("status", [201, 400, 404, 424, 500])
+@pytest.mark.parametrize("status", [201, 400, 424, 500])
 def test_an_answer_other_than_200_is_refused(status: int) -> None:
     found = refusal(at(an_endpoint(), a_deployment(), smoke=an_answer(status, "a column is missing")))
     assert (found.reason, found.why) == (
@@ -250,7 +253,7 @@ def test_a_copy_that_differs_from_its_source_is_refused(copy: CopyState) -> None
 
 @pytest.mark.parametrize("found", [{}, {"team": "x"}, tags.provenance(OLDER)])
 def test_a_name_that_another_model_has_is_refused(found: dict[str, str]) -> None:
-    taken = TargetModel(id="x", tags=found)
+    taken = TargetAsset(id="x", tags=found)
     assert refusal(Seen(endpoint=None, model=taken)).reason is Reason.MODEL_NAME_TAKEN
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from core import tags
 from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
-from core.ports import CopyStatus, Deployment, Provisioning, TargetModel
-from core.realtime import Wanted
+from core.ports import CopyStatus, Deployment, Provisioning, TargetAsset
+from core.steps import Wanted
 from tests.unit.builders import NOON, a_command, a_deployment, a_recipe, a_stage, a_wanted, an_endpoint
 from tests.unit.world import CHANGING, DELETING, FAILED, World, deliver, deliveries, end
 
@@ -19,7 +19,7 @@ OLDER = a_command(version="2", model_created_at=NOON - timedelta(days=1))
 NEWER = a_command(version="4", model_created_at=NOON + timedelta(days=1))
 AGAIN = a_command(attempt=2)
 WITHOUT_SAMPLE = a_recipe(sample_request=None, sample_source=None)
-COPY = TargetModel(id="/models/churn/versions/3", tags=tags.provenance(COMMAND))
+COPY = TargetAsset(id="/models/churn/versions/3", tags=tags.provenance(COMMAND))
 
 # What is likely stands more than once: most of the interesting starts are nearly right.
 _WELL = Provisioning.SUCCEEDED
@@ -48,7 +48,7 @@ def worlds(draw: st.DrawFn) -> World:
         stable = draw(st.sampled_from([None, "gone", *names]))
         found = draw(_ENDPOINT_TAGS) | ({tags.STABLE: stable} if stable else {})
         endpoint = an_endpoint(tags=found, traffic=traffic, provisioning=draw(_PROVISIONING))
-    model = draw(st.sampled_from([None, COPY, TargetModel(id="x", tags={})]))
+    model = draw(st.sampled_from([None, COPY, TargetAsset(id="x", tags={})]))
     return World(
         endpoint=endpoint,
         deployments=deployments,

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from core import tags
+from core import batch, tags
+from core.endpoints import decide
 from core.outcomes import Done, Outcome, Parked, Refused
-from core.ports import CopyStatus, Deployment, Endpoint, Provisioning, TargetModel
-from core.realtime import UNSEEN, Do, Effect, Look, Seen, Wanted, decide
-from tests.unit.builders import a_copy, a_deployment, an_answer, an_endpoint
+from core.ports import CopyStatus, Deployment, Endpoint, Job, JobStatus, Provisioning, Schedule, TargetAsset
+from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
+from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint
 
 CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
 Settling = TypeVar("Settling", Endpoint, Deployment)
@@ -20,12 +21,16 @@ class World:
 
     endpoint: Endpoint | None = None
     deployments: dict[str, Deployment] = field(default_factory=dict)
-    models: dict[tuple[str, str], TargetModel] = field(default_factory=dict)
+    models: dict[tuple[str, str], TargetAsset] = field(default_factory=dict)
     copies: dict[str, CopyStatus] = field(default_factory=dict)
     fails: frozenset[str] = frozenset()
     refusals_to_copy: int = 0
     answers: tuple[int | None, ...] = (200,)
     asked: set[str] = field(default_factory=set)
+    assets: set[str] = field(default_factory=set)
+    components: dict[str, TargetAsset] = field(default_factory=dict)
+    jobs: dict[str, JobStatus] = field(default_factory=dict)
+    schedule: Schedule | None = None
 
     @property
     def live(self) -> int:
@@ -49,6 +54,11 @@ class World:
             self.refusals_to_copy -= failed
             self.copies[key] = CopyStatus.FAILED if failed else CopyStatus.COPIED
         self.answers = self.answers[1:] or self.answers
+        for name in [name for name, status in self.jobs.items() if status is JobStatus.RUNNING]:
+            self.jobs[name] = JobStatus.FAILED if "job" in self.fails else JobStatus.COMPLETED
+        if self.schedule is not None and self.schedule.provisioning is CHANGING:
+            provisioning = FAILED if "schedule" in self.fails else Provisioning.SUCCEEDED
+            self.schedule = self.schedule.model_copy(update={"provisioning": provisioning})
 
     def _settled(self, found: Settling, name: str) -> Settling:
         if found.provisioning is not CHANGING:
@@ -70,6 +80,21 @@ class World:
                     for file in wanted.manifest.files
                 )
                 return replace(seen, copies=states)
+            case Look.CODE:
+                return replace(seen, code=self._asset("code"))
+            case Look.ENVIRONMENT:
+                return replace(seen, environment=self._asset("environment"))
+            case Look.COMPONENT:
+                return replace(seen, component=self.components.get(command.deployment))
+            case Look.TEST_JOB:
+                name = batch.test_job_name(command)
+                job = Job(name=name, status=self.jobs[name], detail="x") if name in self.jobs else None
+                return replace(seen, test_job=job)
+            case Look.SCHEDULE:
+                return replace(seen, schedule=self.schedule)
+
+    def _asset(self, kind: str) -> TargetAsset | None:
+        return TargetAsset(id=kind) if kind in self.assets else None
 
     def perform(self, wanted: Wanted, seen: Seen, do: Do) -> Seen:
         """The effect, after a check that Azure would take it and that nothing of value is lost."""
@@ -84,7 +109,7 @@ class World:
             case Effect.REGISTER_MODEL:
                 key = (command.target_model_name, command.version)
                 assert key not in self.models
-                self.models[key] = TargetModel(id="/".join(key), tags=tags.provenance(command))
+                self.models[key] = TargetAsset(id="/".join(key), tags=tags.provenance(command))
                 return replace(seen, model=UNSEEN)
             case Effect.SMOKE:
                 assert self.deployments[do.name].provisioning is Provisioning.SUCCEEDED
@@ -92,6 +117,31 @@ class World:
                 if status == 200:
                     self.asked.add(do.name)
                 return replace(seen, smoke=an_answer(status))
+            case Effect.CREATE_CODE:
+                self.assets.add("code")
+                return replace(seen, code=UNSEEN)
+            case Effect.CREATE_ENVIRONMENT:
+                self.assets.add("environment")
+                return replace(seen, environment=UNSEEN)
+            case Effect.CREATE_COMPONENT:
+                assert {known(seen.code).id, known(seen.environment).id} <= self.assets
+                assert known(seen.model).id
+                assert command.deployment not in self.components, "a version of a component never changes"
+                self.components[command.deployment] = TargetAsset(id="component", tags=tags.provenance(command))
+                return replace(seen, component=UNSEEN)
+            case Effect.START_TEST_JOB:
+                assert known(seen.component) == self.components[command.deployment]
+                assert self.deployments[command.deployment].provisioning is Provisioning.SUCCEEDED
+                self.jobs.setdefault(do.name, JobStatus.RUNNING)
+                return replace(seen, test_job=UNSEEN)
+            case Effect.WRITE_SCHEDULE | Effect.PAUSE_SCHEDULE:
+                assert self.endpoint is not None
+                assert self.endpoint.traffic == {command.deployment: 100}, "the schedule before the switch"
+                paused = do.effect is Effect.PAUSE_SCHEDULE or batch.is_paused_by_hand(self.schedule)
+                before = self.schedule.tags if self.schedule else {}
+                written = before if do.effect is Effect.PAUSE_SCHEDULE else tags.schedule(command, wanted.batch_stage)
+                self.schedule = a_schedule(command, tags=written, enabled=not paused, provisioning=CHANGING)
+                return replace(seen, schedule=UNSEEN)
             case Effect.CREATE_ENDPOINT:
                 assert self.endpoint is None
                 self.endpoint = an_endpoint(command, provisioning=CHANGING)
@@ -108,7 +158,12 @@ class World:
                 self.deployments[do.name] = a_deployment(command, provisioning=CHANGING)
             case Effect.SHIFT_TRAFFIC:
                 assert self.deployments[do.name] == a_deployment(command, tags=self.deployments[do.name].tags)
-                assert do.name in self.asked or wanted.recipe.sample_request is None, "traffic for what did not answer"
+                if wanted.command.stage.serve == "batch":
+                    tested = self.jobs.get(batch.test_job_name(command))
+                    assert tested is JobStatus.COMPLETED, "switched to what was not tested"
+                else:
+                    unasked = wanted.recipe.sample_request is None
+                    assert do.name in self.asked or unasked, "traffic for what did not answer"
                 stable = {**self.endpoint.tags, **tags.claim(command), tags.STABLE: do.name}
                 changes = {"tags": stable, "traffic": {do.name: 100}, "provisioning": CHANGING}
                 self.endpoint = self.endpoint.model_copy(update=changes)

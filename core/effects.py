@@ -1,0 +1,328 @@
+"""Looking and doing: what each `Look` and each `Effect` asks of the target. Every effect is safe to repeat."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import assert_never
+
+from core import batch, tags
+from core.commands import Operation
+from core.errors import PromotionError, Reason
+from core.outcomes import Refused
+from core.ports import (
+    BatchJobSpec,
+    ComponentSpec,
+    CopyStatus,
+    DeploymentSpec,
+    Endpoint,
+    Endpoints,
+    ScheduleSpec,
+    ScoringAnswer,
+    Target,
+)
+from core.realtime import UNVERIFIED
+from core.stages import BatchStage, RealtimeStage
+from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Wanted, changed, known
+
+LOG_TAIL = 4000
+# In the default datastore of the target: what the jobs of a promotion read and write.
+TEST_JOBS_FOLDER, SAMPLES_FOLDER = "promotion-tests", "promotion-samples"
+STATE_FOLDER = "_state"
+
+
+def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
+    """What there is. Raises as the methods of `Target` do."""
+    command = wanted.command
+    match at:
+        case Look.ENDPOINT:
+            return replace(seen, endpoint=_endpoints(target, wanted).endpoint(command.endpoint))
+        case Look.DEPLOYMENTS:
+            return replace(seen, deployments=_endpoints(target, wanted).deployments(command.endpoint))
+        case Look.COPIES:
+            return replace(seen, copies=target.copy_states(wanted.manifest))
+        case Look.MODEL:
+            return replace(seen, model=target.model(command.target_model_name, command.version))
+        case Look.CODE:
+            code = wanted.serving.code
+            return replace(seen, code=target.code(code) if code else None)
+        case Look.ENVIRONMENT:
+            environment = wanted.serving.environment
+            return replace(seen, environment=target.environment(environment) if environment else None)
+        case Look.COMPONENT:
+            return replace(seen, component=target.batch.component(command.component, command.deployment))
+        case Look.TEST_JOB:
+            return replace(seen, test_job=target.batch.job(batch.test_job_name(command)))
+        case Look.SCHEDULE:
+            return replace(seen, schedule=target.batch.schedule(command.endpoint))
+        case _:
+            assert_never(at)
+
+
+def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Callable[[], bool]) -> Performed:
+    """Carry out one effect. Whatever it touched has to be looked at again."""
+    if do.effect is Effect.COPY:
+        return _copy(target, wanted, seen, may_go_on)
+    return _EFFECTS[do.effect](target, wanted, seen, do.name)
+
+
+# --------------------------------------------------------------------------------------------------------------- assets
+
+
+def _copy(target: Target, wanted: Wanted, seen: Seen, may_go_on: Callable[[], bool]) -> Performed:
+    """Start what is not yet there, as far as this delivery's time allows; the next one sees the rest."""
+    copies = () if seen.copies is UNSEEN else seen.copies
+    to_start = [copy for copy in copies if copy.status in (CopyStatus.MISSING, CopyStatus.FAILED)]
+    started = 0
+    for copy in to_start:
+        if not may_go_on():
+            break
+        target.start_copy(wanted.manifest, copy)
+        started += 1
+    detail = f"{started} of {len(wanted.manifest.files)} files started"
+    return Performed(replace(seen, copies=UNSEEN, has_copied=True), detail)
+
+
+def _register_model(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    command = wanted.command
+    target.register_model(
+        wanted.manifest,
+        name=command.target_model_name,
+        version=command.version,
+        model_type=wanted.recipe.model_type,
+        flavors=wanted.recipe.flavors,
+        tags=tags.provenance(command),
+    )
+    return Performed(replace(seen, model=UNSEEN), f"{command.target_model_name}:{command.version}")
+
+
+def _create_code(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    code = known(wanted.serving.code)
+    target.create_code(code)
+    return Performed(replace(seen, code=UNSEEN), f"{code.scoring_script} and {len(code.files) - 1} files more")
+
+
+def _create_environment(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    environment = known(wanted.serving.environment)
+    target.create_environment(environment, tags={tags.PROMOTION: wanted.command.promotion_id})
+    return Performed(replace(seen, environment=UNSEEN), "; ".join((environment.image, *environment.repairs))[:1000])
+
+
+def _create_component(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    command = wanted.command
+    spec = ComponentSpec(
+        name=command.component,
+        version=command.deployment,
+        model_id=known(seen.model).id,
+        model_type=wanted.recipe.model_type,
+        code_id=known(seen.code).id,
+        environment_id=known(seen.environment).id,
+        stage=wanted.batch_stage,
+        tags=tags.provenance(command),
+    )
+    target.batch.create_component(spec)
+    return Performed(replace(seen, component=UNSEEN), f"{spec.name}:{spec.version}")
+
+
+# ------------------------------------------------------------------------------------------------------------ endpoints
+
+
+def _endpoints(target: Target, wanted: Wanted) -> Endpoints:
+    return target.batch if wanted.command.stage.serve == "batch" else target.online
+
+
+def _create_endpoint(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    command, stage = wanted.command, wanted.command.stage
+    auth_mode = stage.auth_mode if isinstance(stage, RealtimeStage) else "aad_token"
+    operation = _endpoints(target, wanted).create_endpoint(
+        command.endpoint, auth_mode=auth_mode, tags=tags.claim(command)
+    )
+    return Performed(changed(seen, operation), command.endpoint)
+
+
+def _claim_endpoint(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
+    endpoint = known(seen.endpoint)
+    claimed = {**endpoint.tags, **tags.claim(wanted.command)}
+    operation = _endpoints(target, wanted).update_endpoint(endpoint, tags=claimed, traffic=endpoint.traffic)
+    return Performed(changed(seen, operation), endpoint.name)
+
+
+def _create_deployment(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    command, stage = wanted.command, wanted.command.stage
+    if isinstance(stage, RealtimeStage):
+        operation = target.online.create_deployment(_online_spec(wanted, seen, stage))
+        return Performed(changed(seen, operation), f"{name} at 0 % traffic")
+    operation = target.batch.create_deployment(
+        command.endpoint,
+        name,
+        component_id=known(seen.component).id,
+        compute=stage.compute,
+        tags=tags.deployment(command),
+    )
+    return Performed(changed(seen, operation), f"{name}, not the default one yet")
+
+
+def _online_spec(wanted: Wanted, seen: Seen, stage: RealtimeStage) -> DeploymentSpec:
+    command, serving, settings = wanted.command, wanted.serving, stage.request_settings
+    return DeploymentSpec(
+        endpoint=command.endpoint,
+        name=command.deployment,
+        model_id=known(seen.model).id,
+        code_id=known(seen.code).id if serving.code else None,
+        scoring_script=serving.code.scoring_script if serving.code else None,
+        environment_id=known(seen.environment).id if serving.environment else None,
+        instance_type=stage.instance_type,
+        instance_count=stage.instance_count,
+        request_timeout_ms=settings.request_timeout_ms if settings else None,
+        max_concurrent_requests_per_instance=settings.max_concurrent_requests_per_instance if settings else None,
+        environment_variables=stage.environment_variables,
+        tags=tags.deployment(command),
+    )
+
+
+def _shift_traffic(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    endpoint: Endpoint = known(seen.endpoint)
+    stable = {tags.STABLE: name, tags.VERIFIED: _verified_with(wanted, seen)[: tags.VALUE_LIMIT]}
+    operation = _endpoints(target, wanted).update_endpoint(
+        endpoint, tags={**endpoint.tags, **tags.claim(wanted.command), **stable}, traffic={name: 100}
+    )
+    return Performed(changed(seen, operation), f"100 % to {name}")
+
+
+def _verified_with(wanted: Wanted, seen: Seen) -> str:
+    if isinstance(wanted.command.stage, BatchStage):
+        return f"test job on {batch.data_to_test_with(wanted)}"
+    has_answered = isinstance(seen.smoke, ScoringAnswer) and seen.smoke.status == 200
+    return (wanted.recipe.sample_source if has_answered else None) or UNVERIFIED
+
+
+def _delete_deployment(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    return Performed(changed(seen, _endpoints(target, wanted).delete_deployment(wanted.command.endpoint, name)), name)
+
+
+# ---------------------------------------------------------------------------------------------------------- verification
+
+
+def _smoke(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    answer = target.online.score(known(seen.endpoint), name, wanted.recipe.sample_request)
+    text = answer.text[:200]
+    return Performed(replace(seen, smoke=answer), f"{answer.status} in {answer.seconds:.2f} s: {text}")
+
+
+def _start_test_job(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    output = target.default_path(f"{TEST_JOBS_FOLDER}/{name}/")
+    target.batch.start_job(_job(wanted, seen, name, _test_input(target, wanted), output))
+    return Performed(replace(seen, test_job=UNSEEN), f"{name} on {batch.data_to_test_with(wanted)}")
+
+
+def _test_input(target: Target, wanted: Wanted) -> str:
+    stage, model = wanted.batch_stage, wanted.command.model
+    match batch.data_to_test_with(wanted):
+        case batch.POLICY_DATA:
+            return stage.test_data_for(model) or stage.input_for(model)
+        case batch.SCHEDULE_DATA:
+            return stage.input_for(model)
+        case _:
+            rows = "".join(json.dumps(row) + "\n" for row in wanted.recipe.sample_rows or ())
+            file = target.put_text(f"{SAMPLES_FOLDER}/{wanted.command.recipe_digest[:32]}/sample.jsonl", rows.encode())
+            return file.rpartition("/")[0] + "/"
+
+
+# -------------------------------------------------------------------------------------------------------------- schedule
+
+
+def _write_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    stage, command = wanted.batch_stage, wanted.command
+    enabled = stage.schedule is not None and stage.schedule.enabled and not batch.is_paused_by_hand(seen.schedule)
+    spec = ScheduleSpec(
+        name=name,
+        job=_job(wanted, seen, name, stage.input_for(command.model), stage.output_for(command.model)),
+        stage=stage,
+        enabled=enabled,
+        tags=tags.schedule(command, stage),
+    )
+    operation = target.batch.write_schedule(spec)
+    detail = f"{name}, {'enabled' if enabled else 'paused'}"
+    return Performed(replace(seen, schedule=UNSEEN, operation=operation), detail)
+
+
+def _pause_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    operation = target.batch.pause_schedule(known(seen.schedule))
+    return Performed(replace(seen, schedule=UNSEEN, operation=operation), f"{name}: the policy has no schedule for it")
+
+
+def _job(wanted: Wanted, seen: Seen, name: str, data: str, output: str) -> BatchJobSpec:
+    """Each run writes into a folder of its own; what runs know of each other lies beside those."""
+    command = wanted.command
+    return BatchJobSpec(
+        name=name,
+        component_id=known(seen.component).id,
+        compute=wanted.batch_stage.compute,
+        experiment=command.endpoint,
+        input=data,
+        output=output + "${{name}}/",
+        state=f"{output}{STATE_FOLDER}/",
+        tags=tags.provenance(command),
+    )
+
+
+_Perform = Callable[[Target, Wanted, Seen, str], Performed]
+_EFFECTS: Mapping[Effect, _Perform] = {
+    Effect.REGISTER_MODEL: _register_model,
+    Effect.CREATE_CODE: _create_code,
+    Effect.CREATE_ENVIRONMENT: _create_environment,
+    Effect.CREATE_COMPONENT: _create_component,
+    Effect.CREATE_ENDPOINT: _create_endpoint,
+    Effect.CLAIM_ENDPOINT: _claim_endpoint,
+    Effect.CREATE_DEPLOYMENT: _create_deployment,
+    Effect.DELETE_FAILED_DEPLOYMENT: _delete_deployment,
+    Effect.SMOKE: _smoke,
+    Effect.START_TEST_JOB: _start_test_job,
+    Effect.SHIFT_TRAFFIC: _shift_traffic,
+    Effect.WRITE_SCHEDULE: _write_schedule,
+    Effect.PAUSE_SCHEDULE: _pause_schedule,
+    Effect.RETIRE: _delete_deployment,
+    Effect.CLEAN_UP: _delete_deployment,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- explain
+
+
+def explain_failure(target: Target, wanted: Wanted, refused: Refused, operation: Operation | None) -> Refused:
+    """Add what Azure knows about a failure: the operation's error, and the end of the log of what failed."""
+    if refused.reason not in _EXPLAINED:
+        return refused
+    detail = dict(refused.detail)
+    if operation and (error := _tolerant(lambda: target.operation_error(operation))):
+        detail["azure_error"] = error
+    if log := _tolerant(lambda: _log(target, wanted, refused.reason)):
+        detail["log"] = log[-LOG_TAIL:]
+    return replace(refused, detail=detail)
+
+
+_EXPLAINED = frozenset(
+    {
+        Reason.DEPLOYMENT_FAILED,
+        Reason.SMOKE_FAILED,
+        Reason.ENDPOINT_FAILED,
+        Reason.TEST_JOB_FAILED,
+        Reason.SCHEDULE_FAILED,
+    }
+)
+
+
+def _log(target: Target, wanted: Wanted, reason: Reason) -> str | None:
+    command = wanted.command
+    if reason is Reason.TEST_JOB_FAILED:
+        return target.batch.job_log(batch.test_job_name(command))
+    if reason in (Reason.DEPLOYMENT_FAILED, Reason.SMOKE_FAILED) and command.stage.serve == "realtime":
+        return target.online.deployment_log(command.endpoint, command.deployment)
+    return None
+
+
+def _tolerant(ask: Callable[[], str | None]) -> str | None:
+    """A log that cannot be had must not keep a refusal from being told."""
+    try:
+        return ask()
+    except PromotionError:
+        return None

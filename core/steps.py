@@ -1,0 +1,137 @@
+"""The vocabulary of a delivery: what it has seen of the target, what it can look at next, and what it can do."""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, TypeVar
+
+from core.commands import Operation, Phase, PromoteModel
+from core.outcomes import Outcome, Waiting
+from core.packaging import Manifest, Recipe, Serving
+from core.ports import CopyState, Deployment, Endpoint, Job, Schedule, ScoringAnswer, TargetAsset
+from core.stages import BatchStage
+
+
+class Unseen(Enum):
+    """Not looked at yet in this delivery: not the same as absent."""
+
+    UNSEEN = auto()
+
+
+UNSEEN: Final = Unseen.UNSEEN
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What this delivery has looked at. An effect makes what it touched unseen again.
+
+    `has_copied` says that this delivery has started copies already: what is wrong with them then is for the next one.
+    """
+
+    endpoint: Endpoint | Unseen | None = UNSEEN
+    deployments: tuple[Deployment, ...] | Unseen = UNSEEN
+    copies: tuple[CopyState, ...] | Unseen = UNSEEN
+    model: TargetAsset | Unseen | None = UNSEEN
+    code: TargetAsset | Unseen | None = UNSEEN
+    environment: TargetAsset | Unseen | None = UNSEEN
+    component: TargetAsset | Unseen | None = UNSEEN
+    smoke: ScoringAnswer | Unseen = UNSEEN
+    test_job: Job | Unseen | None = UNSEEN
+    schedule: Schedule | Unseen | None = UNSEEN
+    operation: Operation | None = None
+    has_copied: bool = False
+
+
+class Look(Enum):
+    """Something to look at before the next decision."""
+
+    ENDPOINT = "look at the endpoint"
+    DEPLOYMENTS = "look at its deployments"
+    COPIES = "look at the copied artifacts"
+    MODEL = "look at the model in the target"
+    CODE = "look at the scoring code in the target"
+    ENVIRONMENT = "look at the environment in the target"
+    COMPONENT = "look at the batch component"
+    TEST_JOB = "look at the test job"
+    SCHEDULE = "look at the schedule"
+
+
+class Effect(Enum):
+    """Something to do to the target."""
+
+    COPY = "copy artifacts"
+    REGISTER_MODEL = "register model"
+    CREATE_CODE = "create scoring code"
+    CREATE_ENVIRONMENT = "create environment"
+    CREATE_COMPONENT = "create batch component"
+    CREATE_ENDPOINT = "create endpoint"
+    CLAIM_ENDPOINT = "claim endpoint"
+    CREATE_DEPLOYMENT = "create deployment"
+    DELETE_FAILED_DEPLOYMENT = "delete failed deployment"
+    SMOKE = "smoke request"
+    START_TEST_JOB = "start test job"
+    SHIFT_TRAFFIC = "move traffic"
+    WRITE_SCHEDULE = "write schedule"
+    PAUSE_SCHEDULE = "pause schedule"
+    RETIRE = "retire old deployment"
+    CLEAN_UP = "delete superseded deployment"
+
+
+@dataclass(frozen=True)
+class Do:
+    """An effect, and the name of what it is done to where that is not plain."""
+
+    effect: Effect
+    name: str = ""
+
+
+Step = Look | Do | Outcome
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command asks for, with its documents."""
+
+    command: PromoteModel
+    manifest: Manifest
+    recipe: Recipe
+
+    @property
+    def batch_stage(self) -> BatchStage:
+        if not isinstance(self.command.stage, BatchStage):
+            raise TypeError(f"{self.command.promotion_id} is no batch promotion")
+        return self.command.stage
+
+    @property
+    def serving(self) -> Serving:
+        """How the model runs in the serving mode of the stage. Intake made it, or refused the promotion."""
+        found = self.recipe.batch if self.command.stage.serve == "batch" else self.recipe.realtime
+        if found is None:
+            raise TypeError(f"the recipe of {self.command.promotion_id} has nothing for {self.command.stage.serve}")
+        return found
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What is known after a step, and what an operator shall read about it."""
+
+    seen: Seen
+    detail: str = ""
+
+
+def wait(phase: Phase, why: str, seen: Seen) -> Waiting:
+    """Wait for the operation that is under way, as long as the service says."""
+    operation = seen.operation
+    return Waiting(phase, why, operation=operation, retry_after=operation.retry_after if operation else None)
+
+
+def changed(seen: Seen, operation: Operation | None) -> Seen:
+    """After a write to the endpoint or one of its deployments: `operation` is what Azure is busy with now."""
+    return replace(seen, endpoint=UNSEEN, deployments=UNSEEN, operation=operation)
+
+
+def known(value: T | Unseen | None) -> T:
+    """An effect is only decided on after a look; anything else is a mistake in `decide`."""
+    if value is None or isinstance(value, Unseen):
+        raise TypeError("decided on an effect before looking at what it changes")
+    return value
