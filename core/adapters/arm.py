@@ -72,27 +72,29 @@ class Arm:
             self._location = str(self.get("")["location"])
         return self._location
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, Any]:
-        return self._json(self._send("GET", path, query=query))
+    def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, api_version: str | None = None
+    ) -> Mapping[str, Any]:
+        return self._json(self._send("GET", path, query=query, api_version=api_version))
 
-    def find(self, path: str) -> Mapping[str, Any] | None:
+    def find(self, path: str, *, api_version: str | None = None) -> Mapping[str, Any] | None:
         """As `get`, None if there is none. A workspace that is not there is not taken for an empty one."""
-        response = self._send("GET", path, tolerate=(404,))
+        response = self._send("GET", path, tolerate=(404,), api_version=api_version)
         if response.status_code != 404:
             return self._json(response)
         if _error_code(response) == "ResourceGroupNotFound" or _names_workspace(response, self._workspace):
             raise translate(404, _error_text(response), response.headers, doing=f"reading {path}")
         return None
 
-    def put(self, path: str, body: Mapping[str, Any]) -> Accepted:
-        return self._accepted(self._send("PUT", path, body=body))
+    def put(self, path: str, body: Mapping[str, Any], *, api_version: str | None = None) -> Accepted:
+        return self._accepted(self._send("PUT", path, body=body, api_version=api_version))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return self._json(self._send("POST", path, body=body or {}))
 
-    def delete(self, path: str) -> Accepted:
+    def delete(self, path: str, *, api_version: str | None = None) -> Accepted:
         """Deleting what is not there is done."""
-        return self._accepted(self._send("DELETE", path, tolerate=(404,)))
+        return self._accepted(self._send("DELETE", path, tolerate=(404,), api_version=api_version))
 
     def operation(self, operation: Operation) -> Mapping[str, Any]:
         """What Azure tells of a long-running operation; only URLs of Resource Manager itself are asked."""
@@ -108,8 +110,9 @@ class Arm:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         tolerate: tuple[int, ...] = (),
+        api_version: str | None = None,
     ) -> HttpResponse:
-        params = {"api-version": API_VERSION, **(query or {})}
+        params = {"api-version": api_version or API_VERSION, **(query or {})}
         url = f"{MANAGEMENT}{self._workspace.arm_id}{path}"
         request = HttpRequest(method, url, params=params, json=body)
         verb = {"GET": "reading", "PUT": "writing", "POST": "calling", "DELETE": "deleting"}[method]

@@ -5,17 +5,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials import TokenCredential
-from azure.core.rest import HttpRequest
 
-from core.adapters.arm import ML_SCOPE, Arm, http_client
+from core.adapters import run_history
+from core.adapters.arm import Arm
 from core.adapters.blobs import Blobs
-from core.adapters.datastores import resolve
-from core.adapters.faults import translate, translated
+from core.adapters.datastores import ARTIFACT_STORE, BlobPath, datastore_container, resolve
 from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 from core.origin import Run
 from core.packaging import Manifest
 from core.ports import SourceModel
+
+# A step in a pipeline in a pipeline has three above it; nothing has this many.
+DEPTH_LIMIT = 10
 
 
 class AzureMLSource:
@@ -49,41 +51,43 @@ class AzureMLSource:
             created_by=system_data.get("createdBy") or "unknown",
         )
 
-    def root_run(self, workspace: WorkspaceId, run_id: str) -> Run | None:
-        job = self._arm(workspace).find(f"/jobs/{run_id}")
-        if job is None:
-            return None
-        properties = job.get("properties")
+    def runs(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
+        """Resource Manager knows jobs; of a step or child run it answers without properties, and the run history helps."""
+        found: list[Run] = []
+        following: str | None = run_id
+        while following and len(found) < DEPTH_LIMIT and following not in {run.id for run in found}:
+            job = self._arm(workspace).find(f"/jobs/{following}")
+            if job is None:
+                break
+            run, following = self._described(workspace, following, job.get("properties"))
+            found.append(run)
+        return tuple(found)
+
+    def _described(
+        self, workspace: WorkspaceId, run_id: str, properties: Mapping[str, Any] | None
+    ) -> tuple[Run, str | None]:
+        """The run, and the name of its parent if it has one."""
         if properties is not None:
-            return Run(
+            run = Run(
                 id=run_id,
                 job_type=properties.get("jobType"),
                 properties=_texts(properties.get("properties")),
                 tags=_texts(properties.get("tags")),
             )
-        # Resource Manager answers for a child run without properties; the run history knows its root.
-        run = self._run(workspace, run_id)
-        root = run.get("rootRunId")
-        if root and root != run_id:
-            return self.root_run(workspace, str(root))
-        return Run(id=run_id, properties=_texts(run.get("properties")), tags=_texts(run.get("tags")))
+            return run, properties.get("parentJobName")
+        history = run_history.run(self._credential, self._arm(workspace), workspace, run_id)
+        run = Run(id=run_id, properties=_texts(history.get("properties")), tags=_texts(history.get("tags")))
+        return run, history.get("parentRunId") or history.get("rootRunId")
+
+    def run_folder(self, workspace: WorkspaceId, run_id: str, path: str) -> Manifest | None:
+        account, container = datastore_container(self._arm(workspace).get(f"/datastores/{ARTIFACT_STORE}"))
+        return self._blobs.list(BlobPath(account, container, f"ExperimentRun/dcid.{run_id}/{path}"))
 
     def manifest(self, workspace: WorkspaceId, uri: str) -> Manifest:
         return self._blobs.manifest(resolve(self._arm(workspace), workspace, uri))
 
     def read(self, manifest: Manifest, path: str) -> bytes:
         return self._blobs.read(manifest, path)
-
-    def _run(self, workspace: WorkspaceId, run_id: str) -> Mapping[str, Any]:
-        host = f"https://{self._arm(workspace).location}.api.azureml.ms"
-        request = HttpRequest("GET", f"{host}/history/v1.0{workspace.arm_id}/runs/{run_id}")
-        doing = f"reading the history of run {run_id}"
-        with http_client(host, self._credential, ML_SCOPE) as client, translated(doing):
-            response = client.send_request(request)
-            body: Mapping[str, Any] = response.json() if response.status_code == 200 else {}
-        if response.status_code not in (200, 404):
-            raise translate(response.status_code, response.reason, response.headers, doing=doing)
-        return body
 
     def _arm(self, workspace: WorkspaceId) -> Arm:
         if workspace.key not in self._arms:

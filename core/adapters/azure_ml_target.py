@@ -4,92 +4,59 @@ Bodies are those of `azure.ai.ml`'s own entities, so that they are what the SDK 
 requests, because the SDK's `begin_*` methods poll on in a thread of their own. Only effects import `azure.ai.ml`.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+import yaml
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import AzureError
-from azure.core.rest import HttpRequest
 
-from core.adapters.arm import ML_SCOPE, Arm, http_client
+from core.adapters.arm import Arm
+from core.adapters.azure_ml_batch import AzureMLBatchEndpoints
+from core.adapters.azure_ml_bodies import body_of
+from core.adapters.azure_ml_online import AzureMLOnlineEndpoints
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import BlobPath, datastore_container
 from core.commands import Operation
-from core.errors import Blocked, Reason, Transient
+from core.environments import Environment
 from core.events import WorkspaceId
-from core.packaging import Manifest
-from core.ports import CopyState, Deployment, DeploymentSpec, Endpoint, Provisioning, ScoringAnswer, TargetModel
+from core.packaging import Code, Manifest
+from core.ports import CopyState, TargetAsset
 
 # Copies are kept by content: several endpoints that serve one model share them.
 COPIES_FOLDER = "promoted-models"
-LOG_LINES = 200
-ANSWER_LIMIT = 2000
-_STATES = {
-    "succeeded": Provisioning.SUCCEEDED,
-    "failed": Provisioning.FAILED,
-    "canceled": Provisioning.FAILED,
-    "deleting": Provisioning.DELETING,
-}
-# What Azure ML answers, and what a PUT may bring back.
-_WRITABLE = ("location", "tags", "identity", "kind", "sku")
-_READ_ONLY_PROPERTIES = frozenset({"provisioningState", "scoringUri", "swaggerUri"})
+CODE_FOLDER = "promoted-code"
+CODE_NAME = "promoted-code"
+ENVIRONMENT_NAME = "promoted-environment"
 
 
 class AzureMLTarget:
     """`core.ports.Target` for one Azure ML workspace."""
 
     def __init__(self, credential: TokenCredential, workspace: WorkspaceId, blobs: Blobs) -> None:
-        self._credential = credential
         self._workspace = workspace
         self._arm = Arm(credential, workspace)
         self._blobs = blobs
+        self.online = AzureMLOnlineEndpoints(credential, self._arm)
+        self.batch = AzureMLBatchEndpoints(credential, self._arm, workspace, blobs)
         self._default_datastore: tuple[str, str, str] | None = None
 
     # -------------------------------------------------------------------------------------------------------- looks
 
-    def endpoint(self, name: str) -> Endpoint | None:
-        body = self._arm.find(f"/onlineEndpoints/{name}")
-        if body is None:
-            return None
-        properties = body["properties"]
-        return Endpoint(
-            name=name,
-            tags=body.get("tags") or {},
-            traffic={key: int(value) for key, value in (properties.get("traffic") or {}).items()},
-            provisioning=_provisioning(properties),
-            scoring_uri=properties.get("scoringUri"),
-            auth_mode=str(properties.get("authMode", "key")).lower(),
-            body=body,
-        )
+    def model(self, name: str, version: str) -> TargetAsset | None:
+        return self._asset(f"/models/{name}/versions/{version}")
 
-    def deployments(self, endpoint: str) -> tuple[Deployment, ...]:
-        path = f"/onlineEndpoints/{endpoint}/deployments"
-        items: list[Mapping[str, Any]] = []
-        query: dict[str, str] = {}
-        while True:
-            page = self._arm.get(path, query)
-            items += page.get("value") or []
-            skip = _skip_token(page.get("nextLink"))
-            if skip is None:
-                break
-            query = {"$skip": skip}
-        return tuple(
-            Deployment(name=item["name"], tags=item.get("tags") or {}, provisioning=_provisioning(item["properties"]))
-            for item in items
-        )
+    def code(self, code: Code) -> TargetAsset | None:
+        return self._asset(f"/codes/{CODE_NAME}/versions/{_version(code.digest)}")
 
-    def model(self, name: str, version: str) -> TargetModel | None:
-        body = self._arm.find(f"/models/{name}/versions/{version}")
-        return TargetModel(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
+    def environment(self, environment: Environment) -> TargetAsset | None:
+        return self._asset(f"/environments/{ENVIRONMENT_NAME}/versions/{_version(environment.digest)}")
+
+    def _asset(self, path: str) -> TargetAsset | None:
+        body = self._arm.find(path)
+        return TargetAsset(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
 
     def copy_states(self, manifest: Manifest) -> tuple[CopyState, ...]:
         return self._blobs.copy_states(manifest, self._destination(manifest))
-
-    def deployment_log(self, endpoint: str, name: str) -> str:
-        body = {"containerType": "InferenceServer", "tail": LOG_LINES}
-        return str(self._arm.post(f"/onlineEndpoints/{endpoint}/deployments/{name}/getLogs", body).get("content", ""))
 
     def operation_error(self, operation: Operation) -> str | None:
         error = self._arm.operation(operation).get("error")
@@ -120,89 +87,36 @@ class AzureMLTarget:
             f"/workspaces/{workspace.workspace}/datastores/{self._datastore()[0]}/paths/{path}"
         )
         model = Model(name=name, version=version, path=uri, type=model_type, flavors=_flavors(flavors), tags=dict(tags))
-        self._arm.put(f"/models/{name}/versions/{version}", _body(model._to_rest_object()))
+        self._arm.put(f"/models/{name}/versions/{version}", body_of(model._to_rest_object()))
 
-    def create_endpoint(self, name: str, *, auth_mode: str, tags: Mapping[str, str]) -> Operation | None:
-        from azure.ai.ml.entities import ManagedOnlineEndpoint
+    def create_code(self, code: Code) -> None:
+        """The files first; the asset that names them last, so that who finds it finds all of them."""
+        _, account_url, container = self._datastore()
+        folder = f"{CODE_FOLDER}/{_version(code.digest)}"
+        for path, text in sorted(code.files.items()):
+            self._blobs.put_text(account_url, container, f"{folder}/{path}", text.encode())
+        properties = {"hash_sha256": code.digest, "hash_version": "202208"}
+        body = {"codeUri": f"{account_url}/{container}/{folder}", "isAnonymous": False, "properties": properties}
+        self._arm.put(f"/codes/{CODE_NAME}/versions/{_version(code.digest)}", {"properties": body})
 
-        endpoint = ManagedOnlineEndpoint(name=name, auth_mode=auth_mode, tags=dict(tags))
-        body = _body(endpoint._to_rest_online_endpoint(location=self._arm.location))
-        try:
-            return self._arm.put(f"/onlineEndpoints/{name}", body).operation
-        except Transient as fault:
-            if "HTTP 409" not in str(fault):
-                raise
-            raise Blocked(
-                Reason.ENDPOINT_NAME_TAKEN,
-                str(fault),
-                remedy="Endpoint names are unique in a region: set another `endpoint` in the stage, or free this one.",
-            ) from fault
+    def create_environment(self, environment: Environment, *, tags: Mapping[str, str]) -> None:
+        from azure.ai.ml.entities import Environment as EnvironmentEntity
 
-    def update_endpoint(
-        self, endpoint: Endpoint, *, tags: Mapping[str, str], traffic: Mapping[str, int]
-    ) -> Operation | None:
-        if sum(endpoint.traffic.values()) > 0 and sum(traffic.values()) == 0:
-            raise ValueError(f"would take all traffic from endpoint {endpoint.name}, which is live")
-        body: dict[str, Any] = {key: endpoint.body[key] for key in _WRITABLE if endpoint.body.get(key) is not None}
-        if "identity" in body:
-            body["identity"] = _identity(body["identity"])
-        properties = {k: v for k, v in endpoint.body["properties"].items() if k not in _READ_ONLY_PROPERTIES}
-        body["tags"] = dict(tags)
-        body["properties"] = properties | {"traffic": dict(traffic)}
-        return self._arm.put(f"/onlineEndpoints/{endpoint.name}", body).operation
-
-    def create_deployment(self, spec: DeploymentSpec) -> Operation | None:
-        from azure.ai.ml.entities import ManagedOnlineDeployment, OnlineRequestSettings
-
-        settings = OnlineRequestSettings(
-            request_timeout_ms=spec.request_timeout_ms,
-            max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
+        entity = EnvironmentEntity(
+            image=environment.image, conda_file=yaml.safe_load(environment.conda_file), tags=dict(tags)
         )
-        has_settings = spec.request_timeout_ms is not None or spec.max_concurrent_requests_per_instance is not None
-        deployment = ManagedOnlineDeployment(
-            name=spec.name,
-            endpoint_name=spec.endpoint,
-            model=spec.model_id,
-            instance_type=spec.instance_type,
-            instance_count=spec.instance_count,
-            environment_variables=dict(spec.environment_variables),
-            request_settings=settings if has_settings else None,
-            tags=dict(spec.tags),
-        )
-        body = _body(deployment._to_rest_object(location=self._arm.location))
-        return self._arm.put(f"/onlineEndpoints/{spec.endpoint}/deployments/{spec.name}", body).operation
+        path = f"/environments/{ENVIRONMENT_NAME}/versions/{_version(environment.digest)}"
+        self._arm.put(path, body_of(entity._to_rest_object()))
 
-    def delete_deployment(self, endpoint: str, name: str) -> Operation | None:
-        return self._arm.delete(f"/onlineEndpoints/{endpoint}/deployments/{name}").operation
-
-    # ------------------------------------------------------------------------------------------------------ scoring
-
-    def score(self, endpoint: Endpoint, deployment: str, body: Mapping[str, Any]) -> ScoringAnswer:
-        """Our own POST: the SDK's `invoke` keeps the deployment header for every later call of the process."""
-        if not endpoint.scoring_uri:
-            return ScoringAnswer(status=None, text="the endpoint has no scoring URI yet", seconds=0.0)
-        headers = {"Authorization": f"Bearer {self._scoring_token(endpoint)}", "azureml-model-deployment": deployment}
-        request = HttpRequest("POST", endpoint.scoring_uri, json=dict(body), headers=headers)
-        started = time.monotonic()
-        try:
-            with http_client(endpoint.scoring_uri, None, "") as client:
-                response = client.send_request(request)
-                text = response.text()[:ANSWER_LIMIT]
-        except AzureError as error:
-            return ScoringAnswer(status=None, text=str(error)[:ANSWER_LIMIT], seconds=time.monotonic() - started)
-        return ScoringAnswer(status=response.status_code, text=text, seconds=time.monotonic() - started)
-
-    def _scoring_token(self, endpoint: Endpoint) -> str:
-        path = f"/onlineEndpoints/{endpoint.name}"
-        match endpoint.auth_mode:
-            case "key":
-                return str(self._arm.post(f"{path}/listKeys").get("primaryKey", ""))
-            case "amltoken":
-                return str(self._arm.post(f"{path}/token").get("accessToken", ""))
-            case _:
-                return self._credential.get_token(ML_SCOPE).token
+    def put_text(self, path: str, content: bytes) -> str:
+        _, account_url, container = self._datastore()
+        self._blobs.put_text(account_url, container, path, content)
+        return self.default_path(path)
 
     # ------------------------------------------------------------------------------------------------------- places
+
+    def default_path(self, path: str) -> str:
+        return f"azureml://datastores/{self._datastore()[0]}/paths/{path}"
 
     def _destination(self, manifest: Manifest) -> BlobPath:
         _, account_url, container = self._datastore()
@@ -218,21 +132,8 @@ class AzureMLTarget:
         return self._default_datastore
 
 
-def _provisioning(properties: Mapping[str, Any]) -> Provisioning:
-    state = str(properties.get("provisioningState", "")).lower()
-    return _STATES.get(state, Provisioning.CHANGING)
-
-
-def _skip_token(next_link: str | None) -> str | None:
-    """The `$skip` of a nextLink: followed as a parameter, so that no answer can lead our token to another host."""
-    found = parse_qs(urlsplit(next_link or "").query).get("$skip")
-    return found[0] if found else None
-
-
-def _identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Principal and client ids are Azure's to give; a PUT names the kind and the user-assigned identities only."""
-    users = identity.get("userAssignedIdentities")
-    return {"type": identity["type"]} | ({"userAssignedIdentities": {key: {} for key in users}} if users else {})
+def _version(digest: str) -> str:
+    return digest[:32]
 
 
 def _flavors(flavors: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -242,8 +143,3 @@ def _flavors(flavors: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         for name, flavor in flavors.items()
         if isinstance(flavor, Mapping)
     }
-
-
-def _body(rest_object: Any) -> dict[str, Any]:
-    """The entity's own REST form. Its method is not public API, hence the pinned SDK and a test on the wire."""
-    return dict(rest_object.as_dict())
