@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 from azure.core.credentials import TokenCredential
 
-from core import policy, settings
+from core import policy_file, settings
 from core.events import WorkspaceId
 from core.intake import Intake
 from core.ports import CommandQueue, Target
@@ -21,6 +21,7 @@ from core.promotion import Promoter
 from functions import intake, operations, worker
 
 if TYPE_CHECKING:
+    from core.adapters.archive_storage import StorageArchive
     from core.adapters.ledger_storage import StorageLedger
 
 # The Azure SDKs tell every request with its headers at INFO: a dozen lines for each line of ours.
@@ -28,7 +29,7 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 
 APP_ROOT = Path(__file__).parent
 SETTINGS = settings.read(os.environ, app_root=APP_ROOT)
-POLICY = policy.load(SETTINGS.policy)
+POLICY = policy_file.load(SETTINGS.policy)
 
 
 def _now() -> datetime:
@@ -47,6 +48,13 @@ def _ledger() -> StorageLedger:
     from core.adapters.ledger_storage import StorageLedger
 
     return StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential())
+
+
+@cache
+def _archive() -> StorageArchive:
+    from core.adapters.archive_storage import StorageArchive
+
+    return StorageArchive(SETTINGS.ledger_blobs, _credential())
 
 
 @cache
@@ -74,7 +82,7 @@ def _targets() -> Callable[[WorkspaceId], Target]:
 
 @cache
 def _promoter() -> Promoter:
-    return Promoter(ledger=_ledger(), queue=_queue(), target_for=_targets(), now=_now)
+    return Promoter(ledger=_ledger(), queue=_queue(), archive=_archive(), target_for=_targets(), now=_now)
 
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
