@@ -50,8 +50,11 @@ def imports_of(path: Path) -> list[Import]:
 
 
 IMPORTS = [found for path in PRODUCT for found in imports_of(path)]
+# Adapters know Azure; scoring scripts run in the target, in environments of the models that they score.
 DECISIONS = [
-    found for found in IMPORTS if found.file.startswith("core/") and not found.file.startswith("core/adapters/")
+    found
+    for found in IMPORTS
+    if found.file.startswith("core/") and not found.file.startswith(("core/adapters/", "core/scoring/"))
 ]
 
 
@@ -69,6 +72,15 @@ def test_decisions_import_the_standard_library_pydantic_and_yaml_only() -> None:
 
 def test_decisions_do_not_know_the_adapters() -> None:
     assert [found for found in DECISIONS if found.is_of("core.adapters")] == []
+
+
+def test_scoring_scripts_know_nothing_of_the_service() -> None:
+    """They are shipped alone."""
+    shipped = [found for found in IMPORTS if found.file.startswith("core/scoring/")]
+    assert shipped
+    assert [found for found in shipped if found.is_of("core", "functions", "azure")] == []
+    service = [found for found in IMPORTS if not found.file.startswith("core/scoring/")]
+    assert [found for found in service if found.is_of("core.scoring")] == []
 
 
 def test_core_does_not_know_the_functions() -> None:

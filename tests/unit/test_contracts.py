@@ -18,9 +18,12 @@ from core.commands import MESSAGE_LIMIT, PromoteModel, decode
 from core.errors import Reason
 from core.ledger import EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.origin import OVERRIDE_TAG
-from core.policy import Match, Policy, RealtimeStage, Rule, parse
+from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring
+from core.policy_file import parse
+from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
+from core.stages import BatchStage, RealtimeStage
 from functions import operations
-from tests.unit.builders import NOON, POLICY, a_command
+from tests.unit.builders import NOON, POLICY, a_batch_command, a_batch_stage, a_command
 
 REPOSITORY = Path(__file__).parents[2]
 CONTRACTS = REPOSITORY / "docs" / "contracts"
@@ -168,7 +171,8 @@ def test_the_outcomes_and_states_of_reasons_exist() -> None:
 
 
 def test_every_tag_is_described() -> None:
-    written = {value for name, value in vars(tags).items() if name.isupper() and isinstance(value, str)}
+    named = {value for name, value in vars(tags).items() if name.isupper() and isinstance(value, str)}
+    written = named - {tags.ENABLED, tags.PAUSED}
     assert set(names(section("tags.md", "Written in targets"))) == written
     assert names(section("tags.md", "Read in sources")) == [OVERRIDE_TAG]
 
@@ -179,27 +183,57 @@ def test_every_tag_is_described() -> None:
         (1, {*tags.provenance(a_command())}),
         (2, {*tags.claim(a_command()), tags.STABLE, tags.VERIFIED}),
         (3, {*tags.deployment(a_command())}),
+        (4, {*tags.schedule(a_batch_command(), a_batch_stage())}),
     ],
-    ids=["model", "endpoint", "deployment"],
+    ids=["model", "endpoint", "deployment", "schedule"],
 )
 def test_tags_are_described_where_they_are_written(column: int, written: set[str]) -> None:
     described = {row[0].strip("`") for row in rows(section("tags.md", "Written in targets")) if row[column] == "yes"}
     assert described == written
 
 
+class Common(BaseModel):
+    """The fields that all stages have."""
+
+    target: str
+    serve: str
+    endpoint: str
+    target_model_name: str
+    adopt: bool
+    deadlines: str
+
+
+class Triggers(CronTrigger, RecurrenceTrigger):
+    """The fields of both triggers."""
+
+
 @pytest.mark.parametrize(
     ("heading", "model", "prefix"),
-    [("The file", Policy, ""), ("A rule", Rule, ""), ("A rule", Match, "match."), ("A stage", RealtimeStage, "")],
+    [
+        ("The file", Policy, ""),
+        ("A rule", Rule, ""),
+        ("A rule", Match, "match."),
+        ("A scoring script", Scoring, ""),
+        ("A scoring script", EnvironmentFile, "environment."),
+        ("Every stage", Common, ""),
+        ("A real-time stage", RealtimeStage, ""),
+        ("A batch stage", BatchStage, ""),
+        ("A schedule", JobSchedule, ""),
+        ("A schedule", Triggers, "trigger."),
+    ],
 )
 def test_every_field_of_the_policy_is_described(heading: str, model: type[BaseModel], prefix: str) -> None:
     described = {name for row in rows(section("policy.md", heading)) for name in re.findall(r"`([a-z_.]+)`", row[0])}
-    fields = {f"{prefix}{name}" for name in model.model_fields if name != "match"}
-    assert {name for name in described if name.startswith("match.") == bool(prefix)} == fields
+    nested = set() if prefix else {"match", "environment", "trigger"}
+    nested |= set() if model is Common else {*Common.model_fields}
+    fields = {f"{prefix}{name}" for name in model.model_fields if name not in nested}
+    assert {name for name in described if ("." in name) == bool(prefix)} == fields
 
 
 @pytest.mark.parametrize("name", ["endpoint", "target_model_name", "instance_type", "instance_count", "auth_mode"])
 def test_defaults_of_a_stage_are_as_described(name: str) -> None:
-    (described,) = [row[1].strip("`") for row in rows(section("policy.md", "A stage")) if row[0] == f"`{name}`"]
+    text = section("policy.md", "Every stage") + section("policy.md", "A real-time stage")
+    (described,) = [row[1].strip("`") for row in rows(text) if row[0] == f"`{name}`"]
     default = RealtimeStage.model_fields[name].default
     assert described == ("the source's" if default is None else str(default))
 
