@@ -17,7 +17,7 @@ from azure.storage.blob import (
     generate_blob_sas,
 )
 
-from core.adapters.datastores import BlobPath
+from core.adapters.datastores import BlobPath, is_plain
 from core.adapters.faults import translated
 from core.errors import PromotionError, Reason, Refusal, Transient
 from core.packaging import READABLE_LIMIT, File, Manifest
@@ -25,6 +25,7 @@ from core.ports import CopyState, CopyStatus
 
 # A copy that Azure schedules late must still be allowed to read; a user delegation key lives 7 days at most.
 SAS_LIFETIME = timedelta(hours=24)
+_STARTED = (StorageErrorCode.BLOB_ALREADY_EXISTS, StorageErrorCode.PENDING_COPY_OPERATION)
 _STATUSES = {"success": CopyStatus.COPIED, "pending": CopyStatus.PENDING, None: CopyStatus.COPIED}
 
 
@@ -53,6 +54,7 @@ class Blobs:
             found = [blob for blob in self._list(place) if not _is_folder_marker(blob)]
         below = [blob for blob in found if blob.name.startswith(f"{place.path}/")]
         if below:
+            _check_names(below)
             files = tuple(_file(blob, place.path) for blob in below)
             folder = place.path.rpartition("/")[2]
             return Manifest(
@@ -143,9 +145,9 @@ class Blobs:
                     match_condition=MatchConditions.IfMissing,
                 )
         except (Transient, Refusal) as fault:
+            if _error_code(fault) in _STARTED:
+                return  # by a delivery before this one
             status = getattr(fault.__cause__, "status_code", None)
-            if status == 409:
-                return  # the copy exists or is under way: a delivery before this one started it
             if status in (404, 412):
                 raise Refusal(
                     Reason.SOURCE_CHANGED,
@@ -196,6 +198,16 @@ class Blobs:
         return self._services[account_url]
 
 
+def _check_names(blobs: Iterable[BlobProperties]) -> None:
+    for blob in blobs:
+        if not is_plain(blob.name):
+            raise Refusal(
+                Reason.MODEL_PATH_UNSUPPORTED,
+                f"the blob {blob.name[:300]!r} has an empty part, `.` or `..` in its name and cannot be copied safely",
+                remedy="Register the model from a folder of files with plain names.",
+            )
+
+
 def _error_code(fault: PromotionError) -> str | None:
     """Azure Storage's own code for the error that was translated."""
     code = getattr(fault.__cause__, "error_code", None)
@@ -234,7 +246,8 @@ def _copy_state(path: str, blob: BlobProperties | None) -> CopyState:
         bytes_copied=int(copied) if copied.isdecimal() else blob.size,
         md5=_md5(blob),
         etag=_etag(blob),
-        why=blob.copy.status_description,
+        why=blob.copy.status_description
+        or (f"its copy was {blob.copy.status}" if status is CopyStatus.FAILED else None),
     )
 
 

@@ -1,9 +1,11 @@
 """Where the files of a model are: Azure ML's many ways to write a path, resolved to a container and a prefix."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from core.adapters.arm import Arm
+from core.adapters.azure_ml_bodies import pages
 from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 
@@ -46,13 +48,31 @@ def resolve(arm: Arm, workspace: WorkspaceId, uri: str) -> BlobPath:
     Raises Refusal for a path that is outside of this workspace or of a kind that cannot be copied.
     """
     if found := _BLOB.fullmatch(uri):
-        return BlobPath(account_url(found["account"], found["suffix"]), found["container"], found["path"].strip("/"))
-    place = _datastore_path(arm, workspace, uri)
-    account, container = datastore_container(arm.get(f"/datastores/{place.datastore}"))
-    path = place.path.strip("/")
-    if ".." in path.split("/"):
+        account, container, path = account_url(found["account"], found["suffix"]), found["container"], found["path"]
+        if not _has_datastore(arm, account, container):
+            raise _unsupported(uri)
+    else:
+        place = _datastore_path(arm, workspace, uri)
+        account, container = datastore_container(arm.get(f"/datastores/{place.datastore}"))
+        path = place.path
+    path = path.strip("/")
+    if not is_plain(path):
         raise _unsupported(uri)
     return BlobPath(account, container, path)
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path means what it says: HTTP clients leave out `.` and `..` and so reach other blobs than named."""
+    return not {"", ".", ".."} & set(path.split("/"))
+
+
+def _has_datastore(arm: Arm, account_url: str, container: str) -> bool:
+    """Whether a datastore of the workspace is this container: else whoever may register models chose what we read."""
+    for datastore in pages(arm, "/datastores"):
+        with suppress(Refusal):  # one of another type
+            if datastore_container(datastore) == (account_url, container):
+                return True
+    return False
 
 
 def _datastore_path(arm: Arm, workspace: WorkspaceId, uri: str) -> DatastorePath:
@@ -95,9 +115,14 @@ def datastore_container(datastore: object) -> tuple[str, str]:
             f"its files are in a datastore of type {properties.get('datastoreType')}",
             remedy="Register the model from a blob datastore.",
         )
-    container = properties.get("containerName") or properties.get("filesystem")
-    suffix = properties.get("endpoint") or "core.windows.net"
-    return account_url(str(properties["accountName"]), suffix), str(container)
+    account, container = properties.get("accountName"), properties.get("containerName") or properties.get("filesystem")
+    if not account or not container:
+        raise Refusal(
+            Reason.MODEL_PATH_UNSUPPORTED,
+            "its files are in a datastore that names no storage account or no container",
+            remedy="Correct the datastore, or register the model from another one.",
+        )
+    return account_url(str(account), properties.get("endpoint") or "core.windows.net"), str(container)
 
 
 def _unsupported(uri: str) -> Refusal:

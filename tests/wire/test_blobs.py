@@ -2,14 +2,17 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from core.adapters.blobs import Blobs
-from core.adapters.datastores import BlobPath
+from core.adapters.datastores import BlobPath, is_plain
 from core.errors import Reason, Refusal, Transient
+from core.packaging import Manifest
+from core.ports import CopyState, CopyStatus
 from tests.wire.conftest import Front
 
 SOURCE, TARGET = "https://stsource.blob.core.windows.net", "https://sttarget.blob.core.windows.net"
@@ -98,3 +101,79 @@ def test_files_are_listed_or_there_are_none(blobs: Blobs, source: ContainerClien
     with pytest.raises(Refusal) as refusal:
         blobs.manifest(BlobPath(SOURCE, container, "m/3"))
     assert refusal.value.reason is Reason.MODEL_EMPTY
+
+
+@pytest.mark.parametrize("name", ["m/1//MLmodel", "m/1/data/"])
+def test_names_that_could_mean_other_blobs_are_refused(blobs: Blobs, source: ContainerClient, name: str) -> None:
+    source.upload_blob("m/1/model.pkl", b"1")
+    source.upload_blob(name, b"2")
+    with pytest.raises(Refusal, match=name) as refusal:
+        blobs.manifest(BlobPath(SOURCE, source.container_name, "m/1"))
+    assert refusal.value.reason is Reason.MODEL_PATH_UNSUPPORTED
+
+
+@pytest.mark.parametrize("path", ["../other", "a/../b", "a/..", "./a", "a/.", "a//b", "/a", "a/", ""])
+def test_clients_tidy_these_paths_up(path: str) -> None:
+    assert not is_plain(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.c", "..a/b..", ".hidden/...", "a b/ä"])
+def test_clients_take_these_paths_as_they_are(path: str) -> None:
+    assert is_plain(path)
+
+
+# -------------------------------------------------------------------------------------------------------------- copies
+
+
+@pytest.fixture
+def manifest(blobs: Blobs, source: ContainerClient) -> Manifest:
+    source.upload_blob("m/1/MLmodel", b"flavors: {}")
+    return blobs.manifest(BlobPath(SOURCE, source.container_name, "m/1"))
+
+
+def test_a_copy_is_started_once(blobs: Blobs, manifest: Manifest, target: ContainerClient) -> None:
+    place = BlobPath(TARGET, target.container_name, "promoted/1")
+    (missing,) = blobs.copy_states(manifest, place)
+    assert missing.status is CopyStatus.MISSING
+    for _ in range(2):  # the second delivery saw the same as the first
+        blobs.start_copy(manifest, place, missing)
+    (copied,) = blobs.copy_states(manifest, place)
+    assert (copied.status, copied.why) == (CopyStatus.COPIED, None)
+
+
+def conflict(code: str) -> dict[str, Any]:
+    return {"service": "blob", "method": "PUT", "status": 409, "body": {"error": {"code": code, "message": "so it is"}}}
+
+
+def test_a_copy_under_way_is_left_alone(
+    front: Front, blobs: Blobs, manifest: Manifest, target: ContainerClient
+) -> None:
+    front.control.plant(**conflict("PendingCopyOperation"))
+    blobs.start_copy(
+        manifest, BlobPath(TARGET, target.container_name, "p"), CopyState(path="MLmodel", status=CopyStatus.MISSING)
+    )
+
+
+@pytest.mark.parametrize("code", ["ContainerBeingDeleted", "AccountBeingCreated", "InvalidBlobType"])
+def test_a_conflict_of_another_kind_is_no_copy(
+    front: Front, blobs: Blobs, manifest: Manifest, target: ContainerClient, code: str
+) -> None:
+    place = BlobPath(TARGET, target.container_name, "p")
+    (missing,) = blobs.copy_states(manifest, place)
+    front.control.plant(**conflict(code))
+    with pytest.raises(Transient, match=code):
+        blobs.start_copy(manifest, place, missing)
+
+
+def test_a_copy_that_failed_says_why_and_is_made_again(
+    front: Front, blobs: Blobs, manifest: Manifest, target: ContainerClient
+) -> None:
+    place = BlobPath(TARGET, target.container_name, "p")
+    front.control.post("/storage/copies", {"pending_seconds": 0, "outcome": "failed"})
+    blobs.start_copy(manifest, place, CopyState(path="MLmodel", status=CopyStatus.MISSING))
+    front.control.post("/storage/copies", {"pending_seconds": None})
+    (failed,) = blobs.copy_states(manifest, place)
+    assert (failed.status, failed.why) == (CopyStatus.FAILED, '500 InternalError "Copy failed."')
+    blobs.start_copy(manifest, place, failed)
+    (copied,) = blobs.copy_states(manifest, place)
+    assert copied.status is CopyStatus.COPIED
