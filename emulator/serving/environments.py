@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from emulator.serving.servers import IMAGE_PYTHON, REPOSITORY
+from emulator.serving.stand_ins import StandIn, stand_in_for
 
 IMAGE_REQUIREMENTS = REPOSITORY / "requirements-serving.txt"
 BUILD_SECONDS = 300.0
@@ -132,10 +133,14 @@ class Environments:
         missing = unsatisfied(wanted.requirements, packages)
         if not missing:
             return None, notes
-        key = hashlib.sha256(json.dumps(sorted(set(wanted.requirements))).encode()).hexdigest()[:16]
+        parsed = [each for line in wanted.requirements if (each := _parse(line))]
+        stand_in = stand_in_for(_library(each.name) for each in parsed)
+        if stand_in:
+            notes.append(stand_in.note(parsed, f"Python {self._python_version}"))
+        key = _key(wanted, stand_in)
         python = self._directory / key / "bin" / "python"
         if key not in self._builds:
-            self._builds[key] = asyncio.create_task(self._build(wanted, python))
+            self._builds[key] = asyncio.create_task(self._build(parsed, stand_in, python))
         problem = await asyncio.shield(self._builds[key])
         asked = ", ".join(missing)
         if problem is None:
@@ -152,13 +157,17 @@ class Environments:
             build.cancel()
         await asyncio.gather(*self._builds.values(), return_exceptions=True)
 
+    @property
+    def _python_version(self) -> str:
+        return self._image_python.resolve().name.removeprefix("python")
+
     def _python_notes(self, wanted: Wanted) -> list[str]:
-        ours = self._image_python.resolve().name.removeprefix("python")
+        ours = self._python_version
         if wanted.python and wanted.python.split(".")[:2] != ours.split(".")[:2]:
             return [f"WARNING: Python {wanted.python} is asked for; the local Azure serves with Python {ours}"]
         return []
 
-    async def _build(self, wanted: Wanted, python: Path) -> str | None:
+    async def _build(self, asked: list[Requirement], stand_in: StandIn | None, python: Path) -> str | None:
         """None when `python` is usable, else why it could not be built."""
         if await asyncio.to_thread(python.exists):
             return None
@@ -167,22 +176,44 @@ class Environments:
             return "uv is not installed"
         place = python.parent.parent
         unfinished = place.with_name(f"{place.name}.{os.getpid()}")
+        install = [uv, "pip", "install", "--quiet", "--python", str(unfinished / "bin" / "python")]
         server = [line for line in IMAGE_REQUIREMENTS.read_text(encoding="utf-8").split() if "inference-server" in line]
-        asked = [
-            line for line in wanted.requirements if (parsed := _parse(line)) and parsed.name not in SERVER_LIBRARIES
-        ]
-        commands = (
+        rest = [str(each) for each in asked if not _brought(each, stand_in)]
+        commands = [
             [uv, "venv", "--quiet", "--relocatable", "--python", str(self._image_python), str(unfinished)],
-            [uv, "pip", "install", "--quiet", "--python", str(unfinished / "bin" / "python"), *server, *asked],
-        )
+            *([[*install, "--no-deps", "-r", str(stand_in.lock)]] if stand_in else []),
+            [*install, *server, *rest],
+        ]
         try:
             for command in commands:
                 if problem := await _run(command):
                     return problem
-            unfinished.rename(place)
+            await asyncio.to_thread(_settle, unfinished, place, stand_in)
         finally:
             await asyncio.to_thread(shutil.rmtree, unfinished, True)
         return None
+
+
+def _key(wanted: Wanted, stand_in: StandIn | None) -> str:
+    contents = json.dumps(sorted(set(wanted.requirements))) + (stand_in.contents() if stand_in else "")
+    return hashlib.sha256(contents.encode()).hexdigest()[:16]
+
+
+def _brought(requirement: Requirement, stand_in: StandIn | None) -> bool:
+    name = _library(requirement.name)
+    return name in SERVER_LIBRARIES or bool(stand_in and stand_in.replaces(name))
+
+
+def _settle(unfinished: Path, place: Path, stand_in: StandIn | None) -> None:
+    """Put a finished environment where it is looked for, unless another process was first."""
+    if stand_in and stand_in.startup:
+        (site,) = unfinished.glob("lib/python3*/site-packages")
+        shutil.copy(stand_in.startup, site / "sitecustomize.py")
+    try:
+        unfinished.rename(place)
+    except OSError:
+        if not (place / "bin" / "python").exists():
+            raise
 
 
 async def _run(command: list[str]) -> str | None:
