@@ -18,7 +18,7 @@ OVERRIDE_TAG = "promotion-origin"
 # The namespaces and packages that only models of Automated ML need. `azureml-train-automl-client` submits jobs and is in
 # everybody's environment.
 _AUTOML_PACKAGE = re.compile(r"azureml[.-](?:(?:train[.-])?automl\b(?!-client)|training[.-]tabular\b)")
-_AUTOML_SCORING = re.compile(r"scoring_file_(?:pbi_)?v_[0-9_]+\.py")
+_AUTOML_SCORING = re.compile(r"scoring_file_v_[0-9_]+\.py")
 _AUTOML_CONDA = "conda_env_v_1_0_0.yml"
 _AUTOML_MODELS = frozenset({"model.pkl", "model.pt", "model.onnx", "internal_cross_validated_models.pkl"})
 _AUTOML_FLAVOR = "automl-forecasting"
@@ -231,7 +231,7 @@ class _Files:
         self.is_packed_graph = False
         self.proofs = [*self._designer_proofs(), *self._automl_proofs()]
         self.proofs += self._packed_graph(evidence)
-        self.hints = [] if self.proofs else [*self._hints()]
+        self.hints = [*self._hints()]
         self.beside = self._beside()
 
     def _text(self, folder: str, name: str) -> str:

@@ -15,7 +15,10 @@ AUTOML, DESIGNER, NOTEBOOK = Origin.AUTOML, Origin.DESIGNER, Origin.NOTEBOOK
 
 @dataclass(frozen=True)
 class Case:
-    """`origin`, `job` and `files` are expected; `says` are words that the operator must read."""
+    """`origin`, `job` and `files` are expected; `says` are words that the operator must read.
+
+    A case whose origin is known has something against it only if it says so.
+    """
 
     name: str
     evidence: Evidence
@@ -607,6 +610,13 @@ AUTOML_FILES = (
         "A comment is no import.",
         files=NOTEBOOK,
     ),
+    Case(
+        "own conda file for an AutoML forecast",
+        evidence(files={"model.pkl": 9, "score.py": OWN_SCORE, "conda.yaml": "- azureml-training-tabular==1.62.0\n"}),
+        AUTOML,
+        "Only models of Automated ML need that package; nothing tells otherwise.",
+        files=AUTOML,
+    ),
     Case("model.pkl", evidence(files={"model.pkl": 276593}), None, "Anything could have written it."),
     Case("model.onnx", evidence(files={"model.onnx": 1951207}), None, "Anything could have written it."),
     Case(
@@ -855,10 +865,9 @@ PACKED = (
     ),
     Case(
         "a name that only begins alike",
-        evidence(name="amlstudiomodel", files=MLFLOW, mlmodel=MLMODEL),
-        NOTEBOOK,
+        evidence(name="amlstudiomodel", files={"model.pkl": 9}),
+        None,
         "The hyphen belongs to Designer's prefix.",
-        files=NOTEBOOK,
     ),
     Case(
         "a packed graph from a Designer pipeline",
@@ -1041,6 +1050,22 @@ TOGETHER = (
         says=("heroic_heart is a Command job submitted by code", "written by Automated ML"),
     ),
     Case(
+        "one of AutoML's files from a command job",
+        evidence(COMMAND_JOB, files={"scoring_file_v_1_0_0.py": NLP_SCORE, "model.pkl": 9}),
+        None,
+        "Its name and its imports together prove; the contradiction stays.",
+        NOTEBOOK,
+        AUTOML,
+    ),
+    Case(
+        "two marks of Designer from a command job",
+        evidence(COMMAND_JOB, files={"_meta.yaml": MODEL_META, "model_spec.yaml": 52}),
+        None,
+        "Two marks in one folder prove; the contradiction stays.",
+        NOTEBOOK,
+        DESIGNER,
+    ),
+    Case(
         "AutoML's metadata from a code step of a pipeline",
         evidence(STEP, CLI_PIPELINE, files=MLFLOW, mlmodel=MLMODEL | {"metadata": {"azureml.engine": "automl"}}),
         None,
@@ -1162,6 +1187,7 @@ TAGGED = (
         NOTEBOOK,
         "Case and blanks do not matter.",
         AUTOML,
+        says=("against it: job affable_rail",),
     ),
     Case(
         "a tag where nothing else tells",
@@ -1207,6 +1233,7 @@ TAGGED = (
         evidence(name="amlstudio-test4", files=PACKED_GRAPH, tags=_tagged("notebook")),
         NOTEBOOK,
         "The tag decides the origin; that it cannot be served stays true.",
+        says=("against it: a packed inference graph of Designer",),
         files=DESIGNER,
         is_packed_graph=True,
     ),

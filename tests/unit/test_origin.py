@@ -34,6 +34,8 @@ def test_a_case_is_judged_as_the_table_says(case: Case) -> None:
         case.is_packed_graph,
     ), str(found)
     assert [words for words in case.says if words not in str(found)] == [], str(found)
+    if found.origin is not None:
+        assert bool(found.against) == ("against it" in " ".join(case.says)), str(found)
 
 
 def test_the_table_tells_every_case_once() -> None:
