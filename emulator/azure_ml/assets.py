@@ -1,4 +1,4 @@
-"""Versioned assets: models, environments and code. A version's content never changes, its tags do."""
+"""Versioned assets: models, environments, code and components. A version's content never changes, its tags do."""
 
 import uuid
 from collections.abc import Callable
@@ -29,6 +29,7 @@ CONTENT = {
     "models": ("modelUri", "modelType"),
     "environments": ("image", "condaFile", "build", "osType"),
     "codes": ("codeUri",),
+    "components": ("componentSpec",),
 }
 UPLOAD_HOURS = 24
 
@@ -67,7 +68,7 @@ class Container:
 
 
 class Assets:
-    """The ARM routes of all three kinds, and look-up for those who refer to an asset."""
+    """The ARM routes of all kinds, and look-up for those who refer to an asset."""
 
     def __init__(self, workspaces: Workspaces, storage: Storage, clock: Clock, events: Events) -> None:
         self._workspaces = workspaces
@@ -184,8 +185,23 @@ class Assets:
             if not (properties.get("image") or properties.get("build")):
                 raise ArmError(400, "UserError", "An environment needs an image or a build context.")
             return {"environmentType": "UserCreated", "osType": "Linux", "provisioningState": "Succeeded"} | properties
+        if kind == "components":
+            return self._complete_component(properties)
         if not properties.get("codeUri"):
             raise ArmError(400, "UserError", "A code asset needs a codeUri.")
+        return {"provisioningState": "Succeeded"} | properties
+
+    def _complete_component(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """A component may only refer to what is there."""
+        specification = properties.get("componentSpec") or {}
+        if not specification.get("type"):
+            raise ArmError(400, "UserError", "A component needs a componentSpec with a type.")
+        task = specification.get("task") or specification
+        references = [("codes", task.get("code")), ("environments", task.get("environment"))]
+        references += [("components", node.get("componentId")) for node in (specification.get("jobs") or {}).values()]
+        for kind, reference in references:
+            if reference and "registries/" not in reference.lower() and self.find(kind, reference) is None:
+                raise ArmError(400, "UserError", f"{reference} was not found: the component refers to it.")
         return {"provisioningState": "Succeeded"} | properties
 
     def _complete_model(self, workspace: Workspace, properties: dict[str, Any]) -> dict[str, Any]:

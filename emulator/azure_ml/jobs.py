@@ -1,6 +1,7 @@
 """Jobs in ARM, and the same jobs as runs in the data plane's run history."""
 
 import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -55,6 +56,7 @@ class Job:
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: datetime | None = None
     archived: bool = False
+    error: str | None = None
 
 
 class Jobs:
@@ -64,11 +66,24 @@ class Jobs:
         self._workspaces = workspaces
         self._clock = clock
         self._events = events
+        self._runs: Callable[[Mapping[str, Any]], bool] = lambda _: False
+        self._submit: Callable[[Workspace, Identity, str, Mapping[str, Any]], Job] | None = None
+        self._cancel: Callable[[Workspace, Job], Awaitable[None]] | None = None
+
+    def run_with(
+        self,
+        runs: Callable[[Mapping[str, Any]], bool],
+        submit: Callable[[Workspace, Identity, str, Mapping[str, Any]], Job],
+        cancel: Callable[[Workspace, Job], Awaitable[None]],
+    ) -> None:
+        """Who runs the jobs that can be run here."""
+        self._runs, self._submit, self._cancel = runs, submit, cancel
 
     def add_routes(self, routes: Routes) -> None:
         routes.add("GET", WORKSPACE + "/jobs", self._list)
         routes.add("GET", WORKSPACE + "/jobs/{name}", self._get)
         routes.add("PUT", WORKSPACE + "/jobs/{name}", self._put)
+        routes.add("POST", WORKSPACE + "/jobs/{name}/cancel", self._post_cancel)
 
     def add_history_routes(self, routes: Routes) -> None:
         """Run history names a run below the workspace, or below its experiment as well."""
@@ -114,14 +129,17 @@ class Jobs:
         jobs = [each for each in workspace.jobs.values() if each.job_type and listed(call, each.archived)]
         if wanted := call.request.query.get("jobType"):
             jobs = [each for each in jobs if (each.job_type or "").lower() == wanted.lower()]
-        return page(call, [self._as_json(workspace, each) for each in reversed(jobs)])
+        return page(call, [self.as_json(workspace, each) for each in reversed(jobs)])
 
     async def _get(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
-        return web.json_response(self._as_json(workspace, self.find(workspace, call["name"])))
+        return web.json_response(self.as_json(workspace, self.find(workspace, call["name"])))
 
     async def _put(self, call: Call) -> web.Response:
-        """Submit a job, or change what may change of an existing one. Nothing here runs it: the control API ends it."""
+        """Submit a job, or change what may change of an existing one.
+
+        Pipelines of registered components are run. Nothing runs other jobs: the control API ends them.
+        """
         workspace = self._workspaces.of(call)
         given = dict((await call.body()).get("properties") or {})
         existing = workspace.jobs.get(call["name"].lower())
@@ -130,9 +148,13 @@ class Jobs:
             existing.display_name = given.get("displayName") or existing.display_name
             existing.archived = bool(given.get("isArchived"))
             existing.system_data.modify(call.caller, self._clock.now())
-            return web.json_response(self._as_json(workspace, existing))
+            return web.json_response(self.as_json(workspace, existing))
         if not given.get("jobType"):
             raise ArmError(400, "UserError", "A job needs a jobType.")
+        if self._submit is not None and self._runs(given):
+            return web.json_response(
+                self.as_json(workspace, self._submit(workspace, call.caller, call["name"], given)), status=201
+            )
         job = self.create(
             workspace,
             call.caller,
@@ -146,9 +168,20 @@ class Jobs:
             status="Starting",
             details=given,
         )
-        return web.json_response(self._as_json(workspace, job), status=201)
+        return web.json_response(self.as_json(workspace, job), status=201)
 
-    def _as_json(self, workspace: Workspace, job: Job) -> dict[str, Any]:
+    async def _post_cancel(self, call: Call) -> web.Response:
+        workspace = self._workspaces.of(call)
+        job = self.find(workspace, call["name"])
+        if self._cancel is not None and job.ended is None:
+            await self._cancel(workspace, job)
+        return web.Response(status=200)
+
+    @staticmethod
+    def children(workspace: Workspace, job: Job) -> list[Job]:
+        return [each for each in workspace.jobs.values() if each.parent == job.name]
+
+    def as_json(self, workspace: Workspace, job: Job) -> dict[str, Any]:
         """A run that is no job is a resource without properties: so the client knows to ask the run history."""
         envelope: dict[str, Any] = resource(workspace.spec, "jobs", job.name)
         envelope["systemData"] = job.system_data.as_json()
@@ -161,7 +194,7 @@ class Jobs:
             "status": job.status,
             "tags": job.tags,
             "properties": job.properties,
-            "inputs": {},
+            "inputs": job.details.get("inputs") or {},
             "outputs": self._outputs(workspace, job),
             "services": {},
             "isArchived": job.archived,
@@ -189,8 +222,7 @@ class Jobs:
     async def _list_children(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
         parent = self.find(workspace, call["name"])
-        children = [each for each in workspace.jobs.values() if each.parent == parent.name]
-        return page(call, [self._run(workspace, each) for each in children])
+        return page(call, [self._run(workspace, each) for each in self.children(workspace, parent)])
 
     async def _get_run_data(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
@@ -220,7 +252,7 @@ class Jobs:
             "inputs": {},
             "outputs": {},
             "warnings": None,
-            "error": None,
+            "error": {"error": {"code": "UserError", "message": job.error}} if job.error else None,
         }
 
     @staticmethod

@@ -19,7 +19,7 @@ from emulator.azure_ml.workspaces import Workspace
 from emulator.clock import Clock
 
 RETRY_AFTER = {"Retry-After": "1"}
-Kind = Literal["endpoint", "deployment", "delete"]
+Kind = Literal["endpoint", "deployment", "batch_endpoint", "batch_deployment", "schedule", "delete"]
 TRANSITIONAL = {"Creating", "Updating", "Deleting"}
 
 
@@ -135,7 +135,14 @@ class Operations:
         self._numbers = itertools.count(1)
         self.planted: dict[int, PlantedOutcome] = {}
         # Seconds on the clock. A deployment also takes the time that its server needs to be live.
-        self.durations: dict[Kind, float] = {"endpoint": 0.2, "deployment": 0.0, "delete": 0.2}
+        self.durations: dict[Kind, float] = {
+            "endpoint": 0.2,
+            "deployment": 0.0,
+            "batch_endpoint": 0.2,
+            "batch_deployment": 0.2,
+            "schedule": 0.1,
+            "delete": 0.2,
+        }
 
     def add_routes(self, routes: Routes) -> None:
         base = f"/subscriptions/{{subscription}}/providers/{PROVIDER}/locations/{{location}}"

@@ -7,12 +7,16 @@ from aiohttp import web
 
 from emulator.azure_ml.arm import Routes
 from emulator.azure_ml.assets import Assets
+from emulator.azure_ml.batch_endpoints import BatchEndpoints
+from emulator.azure_ml.computes import Computes
 from emulator.azure_ml.control import AzureMLControl
 from emulator.azure_ml.deployer import Deployer
 from emulator.azure_ml.events import Events, Publish
 from emulator.azure_ml.jobs import Jobs
 from emulator.azure_ml.online_endpoints import OnlineEndpoints
 from emulator.azure_ml.operations import Operations
+from emulator.azure_ml.pipelines import Pipelines
+from emulator.azure_ml.schedules import Schedules
 from emulator.azure_ml.scoring import Scoring, VerifyToken
 from emulator.azure_ml.workspaces import Storage, Workspaces
 from emulator.clock import Clock
@@ -71,6 +75,28 @@ class AzureML:
             clock=clock,
             directory=directory / "deployments",
         )
+        computes = Computes(self._workspaces)
+        self._pipelines = Pipelines(
+            workspaces=self._workspaces,
+            assets=assets,
+            jobs=jobs,
+            storage=storage,
+            environments=self._environments,
+            directory=directory / "jobs",
+        )
+        jobs.run_with(self._pipelines.runs, self._pipelines.submit, self._pipelines.cancel)
+        self._batch_endpoints = BatchEndpoints(
+            workspaces=self._workspaces,
+            operations=self._operations,
+            assets=assets,
+            jobs=jobs,
+            pipelines=self._pipelines,
+            clock=clock,
+            verify_token=verify_token,
+        )
+        self._schedules = Schedules(
+            workspaces=self._workspaces, operations=self._operations, pipelines=self._pipelines, clock=clock
+        )
         self._scoring = Scoring(endpoints=self._endpoints, clock=clock, verify_token=verify_token)
         self._control = AzureMLControl(
             workspaces=self._workspaces,
@@ -80,7 +106,8 @@ class AzureML:
             storage=storage,
         )
         self._arm = Routes()
-        for part in (self._workspaces, assets, jobs, self._endpoints, self._operations):
+        parts = (self._workspaces, assets, jobs, computes, self._endpoints, self._batch_endpoints, self._schedules)
+        for part in (*parts, self._operations):
             part.add_routes(self._arm)
         self._discovery = Routes()
         self._workspaces.add_discovery_routes(self._discovery)
@@ -94,6 +121,8 @@ class AzureML:
         await self._workspaces.create_containers()
 
     async def stop(self) -> None:
+        await self._schedules.stop()
+        await self._pipelines.stop()
         await self._operations.stop()
         await self._environments.close()
         await self._scoring.stop()
@@ -110,8 +139,15 @@ class AzureML:
                 MACHINE_LEARNING + MANAGEMENT,
             ),
             Mount("azureml", re.compile(r"discovery\.[a-z0-9-]+\.api\.azureml\.ms"), _handler(self._discovery)),
-            Mount("scoring", re.compile(r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com"), self._scoring.respond),
+            Mount("scoring", re.compile(r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com"), self._respond_to_scoring),
         ]
+
+    async def _respond_to_scoring(
+        self, request: web.Request, caller: Identity | None, entry: Entry
+    ) -> web.StreamResponse:
+        """Online and batch endpoints have hosts of one form; a batch endpoint's scoring URI is /jobs."""
+        part = self._batch_endpoints if request.path == "/jobs" else self._scoring
+        return await part.respond(request, caller, entry)
 
     def control_routes(self) -> list[web.RouteDef]:
         return self._control.routes()
