@@ -1,4 +1,4 @@
-"""`python -m demo`: train, register in the source workspace, watch the promotion, ask the endpoint in the target."""
+"""`python -m demo`: train, register in the source workspace, watch the promotion, ask for predictions in the target."""
 
 import json
 import logging
@@ -6,6 +6,8 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.azure import Operations, Workspaces
+from demo.models import Trained
 from demo.progress import Progress
 from demo.scenarios import SCENARIOS, Scenario
 from emulator.control_client import ControlClient
@@ -24,40 +27,63 @@ POLICY = REPOSITORY / "promotion.sample.yaml"
 TARGET = "prod"
 PATIENCE = 600.0
 FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
+# When the sample policy's schedules fire (UTC), and where their runs read and write.
+NIGHTLY_HOUR = 3
+INPUT, OUTPUT = "to-score/{model}/", "predictions/{model}/"
+TOLERANCE = 1e-6
 
 
-def run(scenario: Scenario, endpoints: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """One scenario from training to predictions; its row of the report."""
+@dataclass
+class Promoted:
+    """A scenario whose promotion has ended; `seconds` from its registration on."""
+
+    scenario: Scenario
+    trained: Trained
+    version: str
+    row: dict[str, Any]
+    seconds: float
+    matches: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        return bool(self.row["state"] == "succeeded")
+
+    def report(self) -> dict[str, Any]:
+        scenario = self.scenario
+        return {
+            "scenario": scenario.name,
+            "origin": scenario.origin,
+            "serve": scenario.serve,
+            "model": scenario.model,
+            "version": self.version,
+            "target": TARGET,
+            "endpoint": self.row["endpoint"],
+            "state": self.row["state"],
+            "predictions_match": self.matches,
+            "stand_in": bool(self.trained.imitated),
+            "imitated": self.trained.imitated,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def promote(scenario: Scenario, endpoints: Mapping[str, Any], progress: Progress) -> Promoted:
+    """One scenario from training to the end of its promotion."""
     workspaces, operations = Workspaces(endpoints), Operations(endpoints)
-    progress.say("train", f"{scenario.model}, with {scenario.origin} tools")
-    trained = scenario.train(DIRECTORY / "models")
+    control = ControlClient(endpoints["control_url"])
+    progress.say("train", f"{scenario.model}, as {scenario.origin} leaves it")
+    trained = scenario.train(DIRECTORY / "models" / scenario.model)
+    if trained.imitated:
+        progress.say("stand-in", trained.imitated)
+    workspaces.run_jobs(trained, control)
     started = time.monotonic()
-    version = workspaces.register(scenario.model, trained, {"promote-to": TARGET})
+    tags = {"promote-to": TARGET} | ({"promote-as": "batch"} if scenario.serve == "batch" else {})
+    version = workspaces.register(scenario.model, trained, tags)
     progress.say("register", f"{scenario.model}:{version} in workspace {endpoints['source']['workspace']}")
-    row = watch(operations, ControlClient(endpoints["control_url"]), scenario.model, version, progress)
-    matches = False
-    if row["state"] == "succeeded":
-        progress.say("endpoint", str(row["result"]["scoring_uri"]))
-        answer = workspaces.ask(TARGET, row["endpoint"], trained.request)
-        matches = answer == trained.predictions
-        progress.say(
-            "predictions", f"{len(answer)} rows, {'the same as' if matches else 'NOT those of'} the model here"
-        )
-    else:
+    row = watch(operations, control, scenario.model, version, progress)
+    if row["state"] != "succeeded":
         progress.say(row["state"], f"{row['why']} {row['remedy'] or ''}")
-    return {
-        "scenario": scenario.name,
-        "origin": scenario.origin,
-        "serve": scenario.serve,
-        "model": scenario.model,
-        "version": version,
-        "target": TARGET,
-        "endpoint": row["endpoint"],
-        "state": row["state"],
-        "predictions_match": matches,
-        "stand_in": scenario.stand_in,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+        progress.say("log", str((row.get("result") or {}).get("log", ""))[-2000:])
+    return Promoted(scenario, trained, version, row, time.monotonic() - started)
 
 
 def watch(
@@ -80,16 +106,95 @@ def watch(
     return {"state": "still running", "endpoint": "", "why": f"after {PATIENCE:.0f} s", "remedy": None}
 
 
+# ------------------------------------------------------------------------------------------------------------ predictions
+
+
+def ask(promoted: Promoted, endpoints: Mapping[str, Any], progress: Progress) -> None:
+    """Ask the endpoint in the target, and compare with what the model predicts here."""
+    progress.say("endpoint", str(promoted.row["result"]["scoring_uri"]))
+    answer = Workspaces(endpoints).ask(TARGET, promoted.row["endpoint"], promoted.trained.request)
+    compare(promoted, promoted.trained.answers(answer), progress)
+
+
+def compare(promoted: Promoted, predictions: list[Any], progress: Progress) -> None:
+    expected = promoted.trained.predictions
+    promoted.matches = len(predictions) == len(expected) and all(map(_equal, predictions, expected))
+    verdict = "the same as" if promoted.matches else "NOT those of"
+    progress.say("predictions", f"{len(predictions)} rows, {verdict} the model here")
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    """Numbers may differ in their last digits, as CSV writes them; a file holds texts."""
+    if isinstance(expected, int | float) and not isinstance(expected, bool):
+        return abs(float(found) - expected) <= TOLERANCE * max(1.0, abs(expected))
+    return str(found) == str(expected)
+
+
+def run_schedules(promoted: list[Promoted], endpoints: Mapping[str, Any], console: Console) -> None:
+    """Give each batch model something to score, let the night come, and compare what the scheduled runs wrote."""
+    console.print("\n[bold]Scheduled runs[/bold]")
+    control = ControlClient(endpoints["control_url"])
+    workspaces = Workspaces(endpoints)
+    with Progress(console) as progress:
+        for each in promoted:
+            path = INPUT.format(model=each.scenario.model) + "rows.csv"
+            workspaces.upload(TARGET, path, each.trained.rows.to_csv(index=False).encode())
+            progress.say("input", f"{len(each.trained.rows)} rows to {path}")
+        control.advance(_seconds_until_tonight(control.now()))
+        progress.say("clock", f"it is {control.now():%H:%M} UTC in the local Azure: the schedules are due")
+        workspaces = Workspaces(endpoints)  # with tokens of the new day
+        for each in promoted:
+            started = time.monotonic()
+            run = _finished_run(each, workspaces, control)
+            progress.say("scheduled run", f"{run.display_name} {run.status.lower()}")
+            if run.status == "Completed":
+                rows = workspaces.predictions(TARGET, f"{OUTPUT.format(model=each.scenario.model)}{run.name}/")
+                compare(each, each.trained.predicted(rows), progress)
+            each.seconds += time.monotonic() - started
+
+
+def _seconds_until_tonight(now: datetime) -> float:
+    tonight = now.replace(hour=NIGHTLY_HOUR, minute=0, second=1, microsecond=0)
+    return (tonight + timedelta(days=tonight <= now) - now).total_seconds()
+
+
+def _finished_run(promoted: Promoted, workspaces: Workspaces, control: ControlClient) -> Any:
+    ends, seen = time.monotonic() + PATIENCE, 0
+    while time.monotonic() < ends:
+        if runs := workspaces.finished_runs(TARGET, promoted.row["result"]["schedule"]):
+            return runs[0]
+        seen = control.next_write(seen)
+    raise TimeoutError(f"the schedule of {promoted.scenario.model} has finished no run within {PATIENCE:.0f} s")
+
+
+# ---------------------------------------------------------------------------------------------------------------- report
+
+
 def show(console: Console, report: list[dict[str, Any]]) -> None:
     table = Table(title="Promotions", title_justify="left")
-    for column in ("scenario", "model", "target", "endpoint", "state", "predictions", "seconds"):
+    for column in ("scenario", "model", "target", "endpoint", "state", "predictions", "stand-in", "seconds"):
         table.add_column(column)
     for row in report:
         predictions = "match" if row["predictions_match"] else "DO NOT MATCH"
         model = f"{row['model']}:{row['version']}"
-        cells = (row["scenario"], model, row["target"], row["endpoint"], row["state"], predictions, str(row["seconds"]))
-        table.add_row(*cells)
+        cells = (row["scenario"], model, row["target"], row["endpoint"], row["state"], predictions)
+        table.add_row(*cells, "yes" if row["stand_in"] else "no", str(row["seconds"]))
     console.print(table)
+
+
+def run(console: Console) -> list[dict[str, Any]]:
+    """All scenarios; the rows of the report."""
+    done = []
+    with launched(DIRECTORY, app=REPOSITORY, policy=POLICY) as endpoints:
+        for scenario in SCENARIOS:
+            console.print(f"\n[bold]{scenario.name}[/bold]")
+            with Progress(console) as progress:
+                done.append(promote(scenario, endpoints, progress))
+                if done[-1].succeeded and scenario.serve == "realtime":
+                    ask(done[-1], endpoints, progress)
+        if batch := [each for each in done if each.scenario.serve == "batch" and each.succeeded]:
+            run_schedules(batch, endpoints, console)
+    return [each.report() for each in done]
 
 
 def main() -> int:
@@ -97,13 +202,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print("Starting the local Azure and the function app ...")
-    report = []
     try:
-        with launched(DIRECTORY, app=REPOSITORY, policy=POLICY) as endpoints:
-            for scenario in SCENARIOS:
-                console.print(f"\n[bold]{scenario.name}[/bold]")
-                with Progress(console) as progress:
-                    report.append(run(scenario, endpoints, progress))
+        report = run(console)
     except LocalAzureFailedError as error:
         console.print(f"The local Azure did not start:\n{error}", style="red", markup=False)
         return 1

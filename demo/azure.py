@@ -1,14 +1,18 @@
 """The data scientist's side: the real SDK, pointed at the local Azure by environment variables alone."""
 
+import base64
 import contextlib
+import csv
 import io
 import json
 import os
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from demo.scenarios import Trained
+from demo.models import Trained
+from emulator.control_client import ControlClient
 from emulator.launch import client_environment
 
 
@@ -17,37 +21,84 @@ class Workspaces:
 
     def __init__(self, endpoints: Mapping[str, Any]) -> None:
         self._endpoints = endpoints
+        self._clients: dict[str, Any] = {}
         os.environ.update(client_environment(endpoints))
         os.environ.pop("CURL_CA_BUNDLE", None)
 
+    # ----------------------------------------------------------------------------------------------------- source
+
+    def run_jobs(self, trained: Trained, control: ControlClient) -> None:
+        """Let the run that trained the model have happened: training as a service is nothing that runs here."""
+        workspace = self._endpoints["source"]["workspace"]
+        for job in trained.jobs:
+            files = _encoded(trained.run_outputs) if trained.run_outputs and job["name"] == trained.run else {}
+            control.post(f"/azure-ml/{workspace}/jobs", {**job, "files": files})
+        for job in reversed(trained.jobs):
+            control.post(f"/azure-ml/{workspace}/jobs/{job['name']}/finish", {})
+
     def register(self, name: str, trained: Trained, tags: Mapping[str, str]) -> str:
-        """Upload and register the model in the source, as anybody would; its version."""
+        """Register the model in the source, as anybody would: from its run, or from a folder on this machine."""
         from azure.ai.ml.entities import Model
 
-        model = Model(name=name, path=str(trained.folder), type="mlflow_model", tags=dict(tags))
+        model = Model(name=name, path=trained.model_path, type=trained.model_type, tags=dict(tags))
         with contextlib.redirect_stderr(io.StringIO()):  # the SDK's own progress bar
             return str(self._client(self._endpoints["source"]).models.create_or_update(model).version)
 
-    def ask(self, target: str, endpoint: str, request: Mapping[str, Any]) -> Any:
+    # ----------------------------------------------------------------------------------------------------- target
+
+    def ask(self, target: str, endpoint: str, request: Any) -> Any:
         """What the endpoint in the target answers to this request."""
         online = self._client(self._endpoints["targets"][target]).online_endpoints
         keys = online.get_keys(endpoint)
         return post(str(online.get(endpoint).scoring_uri), request, {"Authorization": f"Bearer {keys.primary_key}"})
 
+    def upload(self, target: str, path: str, content: bytes) -> None:
+        """Put a file to be scored into the target's default datastore."""
+        self._container(target).upload_blob(path, content, overwrite=True)
+
+    def finished_runs(self, target: str, schedule: str) -> list[Any]:
+        """The jobs that the schedule has started and that have ended."""
+        jobs = self._client(self._endpoints["targets"][target]).jobs.list()
+        named = (job for job in jobs if str(job.display_name).startswith(f"{schedule}-2"))
+        return [job for job in named if job.status in ("Completed", "Failed", "Canceled")]
+
+    def predictions(self, target: str, folder: str) -> list[dict[str, str]]:
+        """The rows of `predictions.csv` in a folder of the target's default datastore."""
+        text = self._container(target).download_blob(f"{folder}predictions.csv").readall().decode()
+        return list(csv.DictReader(io.StringIO(text)))
+
+    def _container(self, target: str) -> Any:
+        from azure.identity import ManagedIdentityCredential
+        from azure.storage.blob import ContainerClient
+
+        datastore = self._client(self._endpoints["targets"][target]).datastores.get_default()
+        url = f"https://{datastore.account_name}.blob.{datastore.endpoint}"
+        return ContainerClient(url, datastore.container_name, ManagedIdentityCredential())
+
     def _client(self, workspace: Mapping[str, str]) -> Any:
         from azure.ai.ml import MLClient
         from azure.identity import ManagedIdentityCredential
 
-        return MLClient(
-            ManagedIdentityCredential(),
-            workspace["subscription_id"],
-            workspace["resource_group"],
-            workspace["workspace"],
-            enable_telemetry=False,
-        )
+        if workspace["workspace"] not in self._clients:
+            self._clients[workspace["workspace"]] = MLClient(
+                ManagedIdentityCredential(),
+                workspace["subscription_id"],
+                workspace["resource_group"],
+                workspace["workspace"],
+                enable_telemetry=False,
+            )
+        return self._clients[workspace["workspace"]]
 
 
-def post(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+def _encoded(folder: Path) -> dict[str, dict[str, str]]:
+    return {
+        path.relative_to(folder).as_posix(): {"base64": base64.b64encode(path.read_bytes()).decode()}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def post(url: str, body: Any, headers: Mapping[str, str]) -> Any:
     """POST JSON with the requests library, which follows the proxy and the certificate of the environment."""
     import requests
 
