@@ -79,6 +79,20 @@ class LocalAzure:
 
         return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
 
+    def target_files(self, target: str) -> Any:
+        """The container behind the default datastore of a target, as the data scientist sees it."""
+        from azure.identity import ManagedIdentityCredential
+        from azure.storage.blob import ContainerClient
+
+        datastore = self.ml_client(self.endpoints["targets"][target]).datastores.get_default()
+        url = f"https://{datastore.account_name}.blob.{datastore.endpoint}"
+        return ContainerClient(url, datastore.container_name, ManagedIdentityCredential())
+
+    def scheduled_runs(self, target: str, schedule: str) -> list[Any]:
+        """The jobs that a schedule has started, oldest first."""
+        jobs = self.ml_client(self.endpoints["targets"][target]).jobs.list()
+        return [job for job in jobs if str(job.display_name).startswith(f"{schedule}-2")][::-1]
+
     def ml_client(self, workspace: Mapping[str, str]) -> Any:
         """The real SDK, signed in as the data scientist (needs the fixture's environment)."""
         from azure.ai.ml import MLClient

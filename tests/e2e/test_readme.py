@@ -90,8 +90,8 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_policy_in_the_readme_is_one() -> None:
-    from core import policy
+    from core import policy_file
 
     (text,) = blocks("yaml")
 
-    assert policy.parse(text.replace("...", "00000000-0000-0000-0000-000000000000").encode()).policy.rules
+    assert policy_file.parse(text.replace("...", "00000000-0000-0000-0000-000000000000").encode()).policy.rules
