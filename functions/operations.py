@@ -24,7 +24,15 @@ def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
         state = req.params.get("state")
         if state is not None and state not in set(State):
             return _problem(400, f"state must be one of {', '.join(State)}, not {state!r}")
-        rows = ledger().promotions(state=State(state) if state else None, limit=_limit(req))
+        if problem := _version_alone(req):
+            return problem
+        rows = ledger().promotions(
+            state=State(state) if state else None,
+            model=req.params.get("model"),
+            version=req.params.get("version"),
+            endpoint=req.params.get("endpoint"),
+            limit=_limit(req),
+        )
         return _json({"promotions": _dump(rows)})
 
     @bp.function_name("show_promotion")
@@ -43,7 +51,12 @@ def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
         outcome = req.params.get("outcome")
         if outcome is not None and outcome not in set(EventOutcome):
             return _problem(400, f"outcome must be one of {', '.join(EventOutcome)}, not {outcome!r}")
-        return _json({"events": _dump(ledger().events(outcome=outcome, limit=_limit(req)))})
+        if problem := _version_alone(req):
+            return problem
+        rows = ledger().events(
+            outcome=outcome, model=req.params.get("model"), version=req.params.get("version"), limit=_limit(req)
+        )
+        return _json({"events": _dump(rows)})
 
     return bp
 
@@ -52,6 +65,12 @@ def _limit(req: func.HttpRequest) -> int:
     """How many rows are wanted, within bounds; the default for what is no number."""
     text = req.params.get("limit", "")
     return min(int(text), LARGEST_LIMIT) if text.isdecimal() and int(text) else DEFAULT_LIMIT
+
+
+def _version_alone(req: func.HttpRequest) -> func.HttpResponse | None:
+    if req.params.get("version") is None or req.params.get("model") is not None:
+        return None
+    return _problem(400, "version is that of a model: give model as well")
 
 
 def _dump(records: Iterable[BaseModel]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 Table `promotions`: partition = promotion id; row `promotion` is where it stands, rows `step-...` what it did.
 Table `promotionevents`: partition = hash of source and subject, row = hash of the event id.
+Both tables: partition `recent` has a copy of each promotion or event, newest first, so that a listing reads one partition
+from its start and no more of it than it shows.
 Container `promotion-documents`: `manifest/<digest>.json`, `recipe/<digest>.json`, written once.
 """
 
@@ -11,11 +13,13 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, islice
 from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.data.tables import TableClient, TableServiceClient, UpdateMode
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
@@ -24,13 +28,17 @@ from core.errors import Transient
 from core.ledger import EventRecord, Promotion, State, StepRecord
 
 PROMOTIONS, EVENTS, DOCUMENTS = "promotions", "promotionevents", "promotion-documents"
-ROW = "promotion"
-# A string property of a table has at most 32 Ki characters.
+ROW, RECENT = "promotion", "recent"
+# A string property of a table has at most 32 Ki characters, in units of UTF-16.
 TEXT_LIMIT = 32_000
+NOTE_LENGTH = 100
+PAGE_LIMIT = 1000  # of Table Storage
 KEPT_DOCUMENTS = 128
 # No retries in the client: it would sleep for many seconds, which a hop does not.
 _HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 _NESTED = ("result", "verdicts")
+_WHOLE = ("command", *_NESTED)
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class StorageLedger:
@@ -47,15 +55,18 @@ class StorageLedger:
     # ---------------------------------------------------------------------------------------------------------- rows
 
     def open(self, promotion: Promotion) -> Promotion:
+        """Insert the row, and list it: a call that died in between is repeated by whoever made it, and lists it then."""
         with translated("opening a ledger row"):
             try:
                 answer = self._table(PROMOTIONS).create_entity(_entity(promotion.id, ROW, promotion))
-                return promotion.model_copy(update={"etag": answer["etag"]})
+                opened: Promotion | None = promotion.model_copy(update={"etag": answer["etag"]})
             except ResourceExistsError:
-                existing = self.promotion(promotion.id)
-        if existing is None:
-            raise Transient(f"ledger row {promotion.id} was there and is gone")
-        return existing
+                opened = self.promotion(promotion.id)
+            if opened is None:
+                raise Transient(f"ledger row {promotion.id} was there and is gone")
+            with contextlib.suppress(ResourceExistsError):
+                self._table(PROMOTIONS).create_entity(listed(opened))
+        return opened
 
     def promotion(self, promotion_id: str) -> Promotion | None:
         with translated("reading the ledger"):
@@ -66,21 +77,40 @@ class StorageLedger:
         return _promotion(entity)
 
     def save(self, promotion: Promotion) -> Promotion:
+        """The copy in the listing first: after a crash in between, the hop that is repeated saves both again.
+
+        The other way round, a row that has ended would stay listed as it was: nothing saves it any more.
+        """
+        table = self._table(PROMOTIONS)
         with translated("writing the ledger"):
-            answer = self._table(PROMOTIONS).update_entity(
-                _entity(promotion.id, ROW, promotion),
-                mode=UpdateMode.REPLACE,
-                etag=promotion.etag,
-                match_condition=MatchConditions.IfNotModified if promotion.etag else None,
-            )
+            table.upsert_entity(listed(promotion), mode=UpdateMode.REPLACE)
+            try:
+                answer = table.update_entity(
+                    _entity(promotion.id, ROW, promotion),
+                    mode=UpdateMode.REPLACE,
+                    etag=promotion.etag,
+                    match_condition=MatchConditions.IfNotModified if promotion.etag else None,
+                )
+            except ResourceModifiedError:
+                if there := self.promotion(promotion.id):  # list what somebody else has written instead
+                    table.upsert_entity(listed(there), mode=UpdateMode.REPLACE)
+                raise
         return promotion.model_copy(update={"etag": answer["etag"]})
 
-    def promotions(self, *, state: State | None = None, limit: int = 100) -> tuple[Promotion, ...]:
-        """The promotions that changed last, newest first."""
-        query = f"RowKey eq '{ROW}'" + (f" and state eq '{state}'" if state else "")
-        with translated("listing the ledger"):
-            found = [_promotion(entity) for entity in self._table(PROMOTIONS).query_entities(query)]
-        return tuple(sorted(found, key=lambda row: row.updated_at, reverse=True)[:limit])
+    def promotions(
+        self,
+        *,
+        state: State | None = None,
+        model: str | None = None,
+        version: str | None = None,
+        endpoint: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Promotion, ...]:
+        """The promotions that were asked for last, newest first, without `command` and `etag`."""
+        wanted = {"state": state, "model": model, "version": version, "endpoint": endpoint}
+        given = {name: str(value) for name, value in wanted.items() if value is not None}
+        found = self._recent(PROMOTIONS, [f"{name} eq @{name}" for name in given], given, limit)
+        return tuple(Promotion.model_validate(_plain(entity)) for entity in found)
 
     def note(self, step: StepRecord) -> None:
         row = f"step-{step.at:%Y%m%dT%H%M%S%f}-{step.hop:06d}"  # a hop that is delivered again adds to the history
@@ -94,17 +124,48 @@ class StorageLedger:
         return tuple(StepRecord.model_validate(dict(entity)) for entity in found)
 
     def record_event(self, event: EventRecord) -> None:
-        partition = _hash(f"{event.source.lower()}|{event.subject}")
+        """An event that comes again is the same row, received when it came first."""
+        partition, row = _hash(f"{event.source.lower()}|{event.subject}"), _hash(event.event_id)
+        table = self._table(EVENTS)
         with translated("writing the ledger"):
-            self._table(EVENTS).upsert_entity(_entity(partition, _hash(event.event_id), event))
+            try:
+                table.create_entity(_entity(partition, row, event))
+            except ResourceExistsError:
+                there = table.get_entity(partition, row)
+                event = event.model_copy(update={"received_at": datetime.fromisoformat(there["received_at"])})
+                table.upsert_entity(_entity(partition, row, event))
+            table.upsert_entity(_entity(RECENT, _recent_row(event.received_at, event.event_id + partition), event))
 
-    def events(self, *, outcome: str | None = None, limit: int = 100) -> tuple[EventRecord, ...]:
-        """The events received last, newest first."""
-        query = f"outcome eq '{outcome}'" if outcome else ""
+    def events(
+        self,
+        *,
+        outcome: str | None = None,
+        model: str | None = None,
+        version: str | None = None,
+        limit: int = 100,
+    ) -> tuple[EventRecord, ...]:
+        """The events received last, newest first; of a model's versions, or of one of them."""
+        conditions, given = [], {}
+        if outcome is not None:
+            conditions.append("outcome eq @outcome")
+            given["outcome"] = outcome
+        if model is not None and version is not None:
+            conditions.append("subject eq @subject")
+            given["subject"] = f"models/{model}:{version}"
+        elif model is not None:
+            conditions.append("subject ge @first and subject lt @behind")
+            given |= {"first": f"models/{model}:", "behind": f"models/{model};"}  # `;` follows `:`
+        found = self._recent(EVENTS, conditions, given, limit)
+        return tuple(EventRecord.model_validate(_plain(entity)) for entity in found)
+
+    def _recent(self, table: str, conditions: list[str], given: dict[str, str], limit: int) -> list[Mapping[str, Any]]:
+        """The first rows of the listing that fulfil the conditions; the service filters, and pages end where we stop."""
+        query = " and ".join(["PartitionKey eq @partition", *conditions])
         with translated("listing the ledger"):
-            entities = list(self._table(EVENTS).query_entities(query))
-        found = [EventRecord.model_validate(_plain(entity)) for entity in entities]
-        return tuple(sorted(found, key=lambda event: event.received_at, reverse=True)[:limit])
+            pages = self._table(table).query_entities(
+                query, parameters={"partition": RECENT} | given, results_per_page=min(limit, PAGE_LIMIT)
+            )
+            return list(islice(pages, limit))
 
     # ----------------------------------------------------------------------------------------------------- documents
 
@@ -148,21 +209,54 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+def _recent_row(at: datetime, name: str) -> str:
+    """Table Storage sorts by row key: what is newer comes first, and the same thing is the same row."""
+    return f"{(_LATEST - at) // timedelta(microseconds=1):020d}{_hash(name)}"
+
+
+def listed(promotion: Promotion) -> dict[str, Any]:
+    """The row of a promotion in the listing; without `command`, which is long and for deliveries alone."""
+    row = _recent_row(promotion.requested_at, promotion.id)
+    return _entity(RECENT, row, promotion.model_copy(update={"command": None}))
+
+
 def _entity(partition: str, row: str, record: Promotion | StepRecord | EventRecord) -> dict[str, Any]:
     values = record.model_dump(mode="json", exclude={"etag"}, exclude_none=True)
-    for name in _NESTED:
-        if name in values:
-            values[name] = _fitting(values[name])
-    return {"PartitionKey": partition, "RowKey": row} | values
+    if "result" in values:
+        values["result"] = _fitting(values["result"])
+    if "verdicts" in values:
+        values["verdicts"] = json.dumps(_first_that_fit(values["verdicts"]), ensure_ascii=False)
+    texts = {name: _cut(value) for name, value in values.items() if isinstance(value, str) and name not in _WHOLE}
+    return {"PartitionKey": partition, "RowKey": row} | values | texts
 
 
 def _fitting(value: Any) -> str:
     """As JSON text; an example request that is too long for a table stays in the recipe alone."""
     text = json.dumps(value, ensure_ascii=False)
-    if len(text) > TEXT_LIMIT and isinstance(value, dict) and "example_request" in value:
+    if _length(text) > TEXT_LIMIT and isinstance(value, dict) and "example_request" in value:
         value = value | {"example_request": value["example_request"] | {"body": None}}
         text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= TEXT_LIMIT else json.dumps({"omitted": f"{len(text)} characters are too many"})
+    return text if _length(text) <= TEXT_LIMIT else json.dumps({"omitted": f"{len(text)} characters are too many"})
+
+
+def _first_that_fit(lines: list[str]) -> list[str]:
+    """As many lines as a row takes as JSON, and one line that says how many were left out."""
+    lengths = accumulate(_length(json.dumps(line, ensure_ascii=False)) + len(", ") for line in lines)
+    fitting = sum(length <= TEXT_LIMIT - NOTE_LENGTH for length in lengths)
+    left_out = len(lines) - fitting
+    return lines if not left_out else [*lines[:fitting], f"... and {left_out} more that a row has no place for"]
+
+
+def _cut(text: str) -> str:
+    if _length(text) <= TEXT_LIMIT:
+        return text
+    kept = text.encode("utf-16-le")[: 2 * (TEXT_LIMIT - NOTE_LENGTH)].decode("utf-16-le", errors="ignore")
+    return f"{kept} ... and {len(text) - len(kept)} more characters"
+
+
+def _length(text: str) -> int:
+    """As Table Storage counts: in units of UTF-16."""
+    return len(text.encode("utf-16-le")) // 2
 
 
 def _plain(entity: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +264,8 @@ def _plain(entity: Mapping[str, Any]) -> dict[str, Any]:
     for name in _NESTED:
         if isinstance(values.get(name), str):
             values[name] = json.loads(values[name])
+    if isinstance(values.get("verdicts"), dict):  # rows of before, when verdicts that were too long were left out
+        values["verdicts"] = [f"{key}: {text}" for key, text in values["verdicts"].items()]
     return values
 
 
