@@ -22,6 +22,7 @@ from emulator.functions_host.configuration import (
     Keys,
     load_host_json,
     load_settings,
+    worker_settings,
 )
 from emulator.functions_host.host import EXIT_NOT_STARTED, Host, exit_now, log_to_stdout
 from emulator.functions_host.http_trigger import HttpServer
@@ -133,7 +134,7 @@ def main(argv: Sequence[str]) -> None:
         settings, keys = load_settings(options.settings)
         configuration = load_host_json(options.app)
         listening = socket.create_server(("127.0.0.1", options.port))
-        os.environ.update(settings)
+        os.environ.update(worker_settings(configuration) | settings)
         os.environ.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
         os.environ["WEBSITE_HOSTNAME"] = f"127.0.0.1:{listening.getsockname()[1]}"
         os.chdir(options.app)

@@ -147,3 +147,11 @@ def load_host_json(app: Path) -> HostConfiguration:
         log_level=LOG_LEVELS[level.lower()],
         service_bus=ServiceBusOptions.from_host_json(extensions.get("serviceBus", {})),
     )
+
+
+def worker_settings(host: HostConfiguration) -> dict[str, str]:
+    """What the worker is given unless the app's settings say otherwise: a thread for each session worked on at once.
+
+    Functions that are no coroutines run on these threads. The worker's own default is few: the cores, and four more.
+    """
+    return {"PYTHON_THREADPOOL_THREAD_COUNT": str(host.service_bus.max_concurrent_sessions)}

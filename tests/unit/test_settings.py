@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from azure_functions_runtime.utils import threadpool
 
 from core.settings import ServiceBusConnection, Settings, SettingsInvalid, read
+from emulator.functions_host.configuration import load_host_json, worker_settings
 
 REPOSITORY = Path(__file__).parents[2]
+THREADS = "PYTHON_THREADPOOL_THREAD_COUNT"
 COMPLETE = {
     "PROMOTION_QUEUE": "promotions",
     "ServiceBusConnection__fullyQualifiedNamespace": "ns.servicebus.windows.net",
@@ -82,3 +86,16 @@ def test_secrets_are_not_told(tmp_path: Path) -> None:
 def test_the_sample_of_local_settings_is_complete(app_root: Path) -> None:
     values = json.loads((REPOSITORY / "local.settings.sample.json").read_text())["Values"]
     assert read(values, app_root=app_root).queue == "promotions"
+
+
+def test_the_worker_has_a_thread_for_each_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the settings of the sample, and by those that the local host gives to an app without them."""
+    host = load_host_json(REPOSITORY)
+    sample = json.loads((REPOSITORY / "local.settings.sample.json").read_text())["Values"]
+    for settings in (sample, worker_settings(host)):
+        with monkeypatch.context() as environment:
+            environment.setenv(THREADS, settings[THREADS])
+            threadpool.start_threadpool_executor()
+        executor: Any = threadpool.get_threadpool_executor()
+        threadpool.stop_threadpool_executor()
+        assert executor._max_workers == host.service_bus.max_concurrent_sessions
