@@ -22,11 +22,13 @@ from emulator.serving.stand_ins import StandIn, stand_in_for
 
 IMAGE_REQUIREMENTS = REPOSITORY / "requirements-serving.txt"
 BUILD_SECONDS = 300.0
+# The machine's own way to its package registry, before a process makes itself a client of the local Azure.
+MACHINE = dict(os.environ)
 
 # A pickled model depends on these down to the minor version; of everything else the major version is enough.
 MODEL_LIBRARIES = {"scikit-learn", "xgboost", "lightgbm", "catboost", "torch", "tensorflow", "onnxruntime"}
 # What Azure's images bring for the server's own sake.
-SERVER_LIBRARIES = {"azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring", "pip"}
+SERVER_LIBRARIES = {"azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring", "azureml-core", "pip"}
 SAME_LIBRARY = {"mlflow-skinny": "mlflow", "py-xgboost": "xgboost", "sklearn": "scikit-learn"}
 
 
@@ -218,7 +220,7 @@ def _settle(unfinished: Path, place: Path, stand_in: StandIn | None) -> None:
 
 async def _run(command: list[str]) -> str | None:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, env=MACHINE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), BUILD_SECONDS)
