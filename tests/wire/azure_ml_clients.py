@@ -1,10 +1,8 @@
 """Azure ML alone, behind the real gateway, identity provider and storage, and the clients with which tests call it."""
 
-import asyncio
-import threading
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from emulator.identity import IdentityProvider
 from emulator.request_log import RequestLog
 from emulator.storage import Storage
 from emulator.topology import DATA_SCIENTIST, Topology, WorkspaceSpec
+from tests.wire.conftest import on_a_thread
 
 ARM = "https://management.azure.com"
 
@@ -72,31 +71,13 @@ class Emulator:
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Azure"]:
     """Azure ML on a thread of its own; this process's environment is that of a client."""
     directory = tmp_path_factory.mktemp("azure")
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="emulator", daemon=True)
-    thread.start()
-
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(90)
-
-    async def make() -> Emulator:
-        return Emulator(directory)
-
-    emulator: Emulator = run(make())
-    try:
-        run(emulator.start())
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("HTTPS_PROXY", emulator.gateway.proxy_url)
-            environment.setenv("NO_PROXY", "127.0.0.1,localhost")
-            environment.setenv("REQUESTS_CA_BUNDLE", str(emulator.ca.ca_bundle))
-            for name, value in emulator.identities.environment(DATA_SCIENTIST).items():
-                environment.setenv(name, value)
-            yield Azure(emulator)
-    finally:
-        run(emulator.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with on_a_thread(lambda: Emulator(directory)) as emulator, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HTTPS_PROXY", emulator.gateway.proxy_url)
+        environment.setenv("NO_PROXY", "127.0.0.1,localhost")
+        environment.setenv("REQUESTS_CA_BUNDLE", str(emulator.ca.ca_bundle))
+        for name, value in emulator.identities.environment(DATA_SCIENTIST).items():
+            environment.setenv(name, value)
+        yield Azure(emulator)
 
 
 class Azure:

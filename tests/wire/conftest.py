@@ -1,13 +1,14 @@
 """The way in, alone: gateway, identity provider, storage and control API on a thread, and the clients that enter by it."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import requests
@@ -95,28 +96,50 @@ async def _echo(request: web.Request, caller: Identity | None, _: Entry) -> web.
     return web.json_response({"caller": caller.name if caller else None, "length": length, "path": request.path})
 
 
-@pytest.fixture(scope="module")
-def _front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    directory = tmp_path_factory.mktemp("front")
+Result = TypeVar("Result")
+
+
+class Startable(Protocol):
+    """What runs on an event loop between `start` and `stop`."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+Service = TypeVar("Service", bound=Startable)
+
+
+@contextlib.contextmanager
+def on_a_thread(make: Callable[[], Service]) -> Iterator[Service]:
+    """What `make` makes, started on the event loop of a thread of its own; stopped when the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="local Azure", daemon=True)
     thread.start()
 
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
+    def run(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, loop).result(90)
 
-    async def make() -> Front:
-        return Front(directory)
+    async def made() -> Service:
+        return make()
 
-    front: Front = run(make())
     try:
-        run(front.start())
-        yield front
+        service = run(made())
+        try:
+            run(service.start())
+            yield service
+        finally:
+            run(service.stop())
     finally:
-        run(front.stop())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@pytest.fixture(scope="module")
+def _front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    directory = tmp_path_factory.mktemp("front")
+    with on_a_thread(lambda: Front(directory)) as front:
+        yield front
 
 
 @pytest.fixture
