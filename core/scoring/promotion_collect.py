@@ -2,7 +2,8 @@
 
 The form goes by the name of the file: `.csv` with the header `file,row,prediction`, where an object becomes a column
 `prediction.<key>` for each of its keys and a list is written as JSON; `.jsonl`; or `.parquet`. Beside it come
-`errors.jsonl`, if there are any, and `summary.json`. Exits with 1 if more files failed than --error-threshold allows.
+`errors.jsonl`, if there are any, and `summary.json`. Exits with 1 if more files failed than --error-threshold allows,
+and if all of them did: then it is the model, whatever the threshold.
 A run that was skipped writes its summary only, and so never replaces the predictions of another.
 """
 
@@ -37,6 +38,8 @@ def main() -> None:
         failed = collect(plan, options.parts, options.predictions, options.output_file_name)
     finally:
         remove_marker(options.state, plan["run"])
+    if failed and len(failed) == plan["files"] + len(plan["unsupported"]):
+        sys.exit("no file could be scored:\n  " + "\n  ".join(lines_of(failed)))
     if options.error_threshold >= 0 and len(failed) > options.error_threshold:
         sys.exit(too_many(failed, options.error_threshold))
 
@@ -199,10 +202,13 @@ def remove_marker(state: Path, run: str) -> None:
 
 
 def too_many(failed: list[dict[str, str]], threshold: int) -> str:
-    lines = ["{}: {}".format(error["file"], error["error"]) for error in failed[:SHOWN]]
-    rest = ["and {} more".format(len(failed) - SHOWN)] if len(failed) > SHOWN else []
     head = "could not be scored: {} of the files, where the error threshold is {} (errors.jsonl has them all):"
-    return "\n  ".join([head.format(len(failed), threshold), *lines, *rest])
+    return "\n  ".join([head.format(len(failed), threshold), *lines_of(failed)])
+
+
+def lines_of(failed: list[dict[str, str]]) -> list[str]:
+    rest = ["and {} more".format(len(failed) - SHOWN)] if len(failed) > SHOWN else []
+    return ["{}: {}".format(error["file"], error["error"]) for error in failed[:SHOWN]] + rest
 
 
 if __name__ == "__main__":

@@ -76,13 +76,21 @@ def model_directory(model: dict[str, Any], path: Path) -> Path:
     name = model.get("folder")
     if not name and path.is_dir():
         path = only(path, list(path.iterdir()), "one model file")
-    entry = directory / (name or path.name)
-    try:
-        entry.symlink_to(path, target_is_directory=path.is_dir())
-    except OSError:
-        copy: Callable[..., Any] = shutil.copytree if path.is_dir() else shutil.copy2
-        copy(str(path), str(entry))
+    link(path, directory / (name or path.name))
     return directory
+
+
+def link(path: Path, entry: Path) -> None:
+    """The file, or a folder with its files: folders are made, because searches such as `**` follow no link to one."""
+    if path.is_dir():
+        entry.mkdir()
+        for inner in path.iterdir():
+            link(inner, entry / inner.name)
+        return
+    try:
+        entry.symlink_to(path)
+    except OSError:  # a file system or a user that may not have links
+        shutil.copy2(str(path), str(entry))
 
 
 def only(folder: Path, found: list[Path], what: str) -> Path:

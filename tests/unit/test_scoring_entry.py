@@ -97,6 +97,17 @@ def run(data):
     assert predicted(job) == [["azureml-models", "m", "1", "model.pkl", "weights", "entry"]]
 
 
+def test_scripts_that_search_find_the_model(tmp_path: Path) -> None:
+    """`**` follows no link to a folder, so the folders are real and the files in them are links."""
+    from core.scoring.promotion_entry import link
+
+    (tmp_path / "model" / "deep").mkdir(parents=True)
+    (tmp_path / "model" / "deep" / "model.joblib").write_text("weights")
+    link(tmp_path / "model", tmp_path / "entry")
+    (found,) = tmp_path.glob("entry/**/model.joblib")
+    assert (found.is_symlink(), found.read_text()) == (True, "weights")
+
+
 def test_large_files_are_scored_a_thousand_rows_at_a_time(tmp_path: Path) -> None:
     script = """
 import json

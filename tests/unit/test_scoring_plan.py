@@ -158,7 +158,8 @@ def test_a_mini_batch_without_its_part_fails_the_job_by_name(job: ScoringJob) ->
 def test_failed_files_beyond_the_threshold_fail_the_job_after_the_results_are_written(job: ScoringJob) -> None:
     job.put("a.csv", "x\n1\n")
     job.put("b.txt", "?")
-    job.plan(*SKIP)
+    job.put("c.csv", "x\n1\n")
+    job.plan(*SKIP, "--files-per-batch", "5")
     scored(job, {"file": "a.csv", "row": 0, "prediction": 1}, {"file": "c.csv", "error": "ValueError: no number"})
 
     with pytest.raises(StepFailed) as failure:
@@ -171,6 +172,16 @@ def test_failed_files_beyond_the_threshold_fail_the_job_after_the_results_are_wr
     assert "a.csv,0,1" in (job.predictions / "predictions.csv").read_text()
     assert job.collect("--error-threshold", "2")["failed_files"] == 2
     assert job.collect("--error-threshold", "-1")["failed_files"] == 2
+
+
+@pytest.mark.parametrize("threshold", ["1", "-1"])
+def test_a_job_that_could_score_no_file_fails_whatever_the_threshold(job: ScoringJob, threshold: str) -> None:
+    job.put("a.csv", "x\n1\n")
+    job.plan()
+    scored(job, {"file": "a.csv", "error": "ZeroDivisionError: division by zero"})
+
+    with pytest.raises(StepFailed, match=r"no file could be scored:\n  a\.csv: ZeroDivisionError"):
+        job.collect("--error-threshold", threshold)
 
 
 LINES = [
