@@ -75,7 +75,9 @@ class LocalAzure:
 
         def ended() -> dict[str, Any] | None:
             rows = [row for row in self.promotions_of(model, version) if row["state"] in FINAL]
-            return self.promotion(rows[0]["id"]) if rows else None
+            row = self.promotion(rows[0]["id"]) if rows else None
+            # The listing is written first, so for a moment it is ahead.
+            return row if row is not None and row["state"] in FINAL else None
 
         return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
 

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes, SystemData, conflict, not_found, page, resource
 from emulator.azure_ml.assets import Assets
+from emulator.azure_ml.bindings import snake
 from emulator.azure_ml.computes import Computes
 from emulator.azure_ml.jobs import Jobs
 from emulator.azure_ml.online import check_name
@@ -253,8 +254,8 @@ class BatchEndpoints:
             "jobType": "Pipeline",
             "componentId": configuration["componentId"]["assetId"],
             "settings": configuration.get("settings") or {},
-            "inputs": given.get("inputData") or {},
-            "outputs": given.get("outputData") or {},
+            "inputs": {name: _as_in_jobs(each) for name, each in (given.get("inputData") or {}).items()},
+            "outputs": {name: _as_in_jobs(each) for name, each in (given.get("outputData") or {}).items()},
             "experimentName": (given.get("properties") or {}).get("experimentName") or endpoint.name,
             "displayName": given.get("name"),
             "properties": {
@@ -320,6 +321,13 @@ class BatchEndpoints:
             "systemData": deployment.system_data.as_json(),
             "properties": deployment.properties | {"provisioningState": deployment.state},
         }
+
+
+def _as_in_jobs(given: Any) -> Any:
+    """Invocations spell types otherwise than jobs do: `UriFolder` for `uri_folder`."""
+    if not isinstance(given, dict):
+        return {"jobInputType": "literal", "value": str(given)}
+    return {key: snake(str(each)) if key in ("jobInputType", "jobOutputType") else each for key, each in given.items()}
 
 
 async def _nothing() -> None:

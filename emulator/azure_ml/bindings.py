@@ -38,7 +38,7 @@ def job_input(given: Any) -> Asset | str:
     """An input of a job: an asset, or a literal as text. Jobs and invocations spell the fields in many ways."""
     if not isinstance(given, Mapping):
         return str(given)
-    kind = _snake(str(given.get("jobInputType") or given.get("job_input_type") or "literal"))
+    kind = snake(str(given.get("jobInputType") or given.get("job_input_type") or "literal"))
     return str(given.get("value", "")) if kind == "literal" else Asset(str(given.get("uri", "")), kind)
 
 
@@ -92,5 +92,5 @@ def filled(command: str, inputs: Mapping[str, Path | str], outputs: Mapping[str,
     return _PLACEHOLDER.sub(value, _OPTIONAL.sub(optional, command))
 
 
-def _snake(text: str) -> str:
+def snake(text: str) -> str:
     return re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found[1]}", text).lower()

@@ -78,7 +78,7 @@ def test_a_schedule_scores_what_is_there_with_the_promoted_version(local_azure: 
     summary = json.loads(files["summary.json"])
     assert (summary["rows"], summary["failed_files"]) == (len(trained.rows), 1)
 
-    put(local_azure, name, {"a.csv": "no,such\n1,2\n", "b.csv": "\xff\xfe", "c.csv": first.to_csv(index=False)})
+    put(local_azure, name, {"a.csv": "no,such\n1,2\n", "b.csv": "nor,such\n3,4\n", "c.csv": first.to_csv(index=False)})
     assert run_next(local_azure, name, 1).status == "Failed", "more files failed than the policy allows"
 
     put(local_azure, name, {})
