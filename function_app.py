@@ -88,4 +88,4 @@ def _promoter() -> Promoter:
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(intake.blueprint(_intake))
 app.register_functions(worker.blueprint(_promoter))
-app.register_functions(operations.blueprint(_ledger))
+app.register_functions(operations.blueprint(_ledger, _archive))

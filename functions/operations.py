@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import azure.functions as func
 from pydantic import BaseModel
 
+from core.archive import bundle_name
 from core.ledger import EventOutcome, State
+from core.ports import Archive
 
 if TYPE_CHECKING:
     from core.adapters.ledger_storage import StorageLedger
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT, LARGEST_LIMIT = 200, 1000
 
 
-def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
+def blueprint(ledger: Callable[[], "StorageLedger"], archive: Callable[[], Archive]) -> func.Blueprint:
     bp = func.Blueprint()  # type: ignore[no-untyped-call] # azure-functions leaves it bare
 
     @bp.function_name("list_promotions")
@@ -44,6 +46,21 @@ def blueprint(ledger: Callable[[], "StorageLedger"]) -> func.Blueprint:
             return _problem(404, f"there is no promotion {promotion_id!r}")
         steps = ledger().steps(promotion_id)
         return _json(_dump([row])[0] | {"steps": _dump(steps)})
+
+    @bp.function_name("export_bundle")
+    @bp.route("promotions/{id}/bundle", methods=["GET"])
+    def export_bundle(req: func.HttpRequest) -> func.HttpResponse:
+        row = ledger().promotion(req.route_params["id"])
+        if row is None:
+            return _problem(404, f"there is no promotion {req.route_params['id']!r}")
+        attempt = req.params.get("attempt") or str(row.attempt)
+        bundle = archive().fetch(bundle_name(row.id, int(attempt))) if attempt.isdecimal() else None
+        if bundle is None:
+            return _problem(
+                404, f"promotion {row.id} has no bundle of attempt {attempt}: it is written when one succeeds"
+            )
+        name = f'attachment; filename="{row.id}-{attempt}.zip"'
+        return func.HttpResponse(bundle, mimetype="application/zip", headers={"Content-Disposition": name})
 
     @bp.function_name("list_events")
     @bp.route("events", methods=["GET"])

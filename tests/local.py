@@ -38,10 +38,15 @@ class LocalAzure:
 
     def api(self, path: str, **headers: str) -> Any:
         """GET from the function app's HTTP API."""
+        return json.loads(self.api_bytes(path, **headers))
+
+    def api_bytes(self, path: str, **headers: str) -> bytes:
+        """As `api`, for what is not JSON."""
         url = f"{self.endpoints['functions_url']}/api/{path}"
         request = urllib.request.Request(url, headers={"x-functions-key": self.endpoints["function_key"], **headers})
         with _DIRECT.open(request, timeout=30) as answer:
-            return json.load(answer)
+            content: bytes = answer.read()
+            return content
 
     def promotion(self, promotion_id: str) -> dict[str, Any] | None:
         try:

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.models import Trained, notebook
 
+from demo.models import Trained, notebook
 from tests.e2e.registering import register
 from tests.local import LocalAzure
 
@@ -58,6 +59,10 @@ def test_a_schedule_scores_what_is_there_with_the_promoted_version(local_azure: 
     assert (row["state"], row["serve"]) == ("succeeded", "batch"), row["why"]
     assert (row["result"]["schedule"], row["result"]["schedule_enabled"]) == (name, True)
     assert row["result"]["verified_with"].startswith("test job on ")
+
+    bundle = zipfile.ZipFile(io.BytesIO(local_azure.api_bytes(f"promotions/{row['id']}/bundle")))
+    inside = {path.partition("/")[2] for path in bundle.namelist()}
+    assert {"manifest.json", "provenance.json", "stage.yaml", "code/entry/score.py", "environment/conda.yaml"} <= inside
 
     half = len(trained.rows) // 2
     first, second = trained.rows.iloc[:half], trained.rows.iloc[half:]
