@@ -18,8 +18,12 @@ class SavedModel:
     expected: Any
 
 
+# What a model needs besides its own libraries to be served without code.
+MONITORING = "azureml-ai-monitoring==1.0.0"
+
+
 def pins(*packages: str) -> list[str]:
-    return [f"{package}=={version(package)}" for package in packages]
+    return [*(f"{package}=={version(package)}" for package in packages), MONITORING]
 
 
 def _fresh(directory: Path, name: str) -> Path:

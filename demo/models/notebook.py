@@ -7,6 +7,7 @@ from typing import Any
 
 from demo.models import Trained, fresh, records
 
+MONITORING = "azureml-ai-monitoring==1.0.0"
 SCORE = '''\
 """Scores wines. The server calls init() once, and run() with the body of each request."""
 
@@ -48,8 +49,11 @@ dependencies:
 {pip}"""
 
 
-def mlflow(directory: Path) -> Trained:
-    """Fit a scikit-learn pipeline and save it with MLflow, with signature and input example."""
+def mlflow(directory: Path, *, monitoring: bool = False) -> Trained:
+    """Fit a scikit-learn pipeline and save it with MLflow, with signature and input example.
+
+    Azure ML serves it without code only if it is saved with `monitoring`, which nobody does who does not know that.
+    """
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
@@ -61,7 +65,7 @@ def mlflow(directory: Path) -> Trained:
         folder,
         signature=infer_signature(rows, model.predict(rows)),
         input_example=rows.head(2),
-        pip_requirements=_pins("mlflow-skinny", "scikit-learn", "pandas", "skops"),
+        pip_requirements=_pins("mlflow-skinny", "scikit-learn", "pandas", "skops") + [MONITORING] * monitoring,
     )
     asked = rows.iloc[::9].reset_index(drop=True)
     table = asked.to_dict(orient="split")

@@ -13,7 +13,7 @@ from emulator.azure_ml.assets import Assets, Version
 from emulator.azure_ml.online import Deployment
 from emulator.azure_ml.operations import OperationFailed
 from emulator.azure_ml.workspaces import Location, Storage, Workspace, Workspaces
-from emulator.serving.environments import Environments, Wanted, from_conda, from_model
+from emulator.serving.environments import Environments, Wanted, absent_modules, from_conda, from_model
 from emulator.serving.servers import InferenceServer, InferenceServers, ServerFailed, ServerSpec
 
 NO_CODE_SCRIPT = Path(__file__).resolve().parents[1] / "serving" / "mlflow_score.py"
@@ -83,7 +83,8 @@ class Deployer:
         deployment.downloads = []
         model_directory = await self._download_model(deployment, parts, folder)
         script = await self._place_script(deployment, parts, app)
-        python, notes = await self._environments.python_for(self._wanted(parts, model_directory))
+        wanted = self._wanted(parts, model_directory)
+        python, notes = await self._environments.python_for(wanted)
         await asyncio.to_thread(deployment.log.write_text, "".join(f"{note}\n" for note in notes), "utf-8")
         spec = ServerSpec(
             entry_script=script,
@@ -92,6 +93,7 @@ class Deployer:
             log=deployment.log,
             environment={key: str(value) for key, value in deployment.properties["environmentVariables"].items()},
             python=python,
+            absent=absent_modules(wanted),
         )
         try:
             return await self._servers.launch(spec)

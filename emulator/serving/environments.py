@@ -28,7 +28,7 @@ MACHINE = dict(os.environ)
 # A pickled model depends on these down to the minor version; of everything else the major version is enough.
 MODEL_LIBRARIES = {"scikit-learn", "xgboost", "lightgbm", "catboost", "torch", "tensorflow", "onnxruntime"}
 # What Azure's images bring for the server's own sake.
-SERVER_LIBRARIES = {"azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring", "azureml-core", "pip"}
+SERVER_LIBRARIES = {"azureml-inference-server-http", "azureml-defaults", "azureml-core", "pip"}
 SAME_LIBRARY = {"mlflow-skinny": "mlflow", "py-xgboost": "xgboost", "sklearn": "scikit-learn"}
 
 
@@ -68,6 +68,16 @@ def from_model(folder: Path) -> Wanted:
     if requirements.is_file():
         return Wanted(tuple(requirements.read_text(encoding="utf-8").splitlines()))
     return Wanted()
+
+
+def absent_modules(wanted: Wanted) -> tuple[str, ...]:
+    """Modules of the image that an environment of these requirements would not have, and that Azure does not add.
+
+    The script that Azure generates for a model without code imports azureml.ai.monitoring, so the package must be among
+    the model's own requirements (azureml-examples, pull requests 3904 and 4008).
+    """
+    names = {_library(each.name) for line in wanted.requirements if (each := _parse(line))}
+    return ("azureml.ai",) if names and "azureml-ai-monitoring" not in names else ()
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.abc
 import json
 import os
 import selectors
@@ -138,6 +139,17 @@ class Host:
         os._exit(0)
 
 
+class Absent(importlib.abc.MetaPathFinder):
+    """Hides modules of the image that a deployment's own environment would not have."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname in self._names:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
 def _serve(order: dict[str, Any], listener: int) -> NoReturn:
     """Become the server of one deployment. Never returns into the host's loop."""
     code: object = 1
@@ -155,6 +167,7 @@ def _serve(order: dict[str, Any], listener: int) -> NoReturn:
         os.chdir(order["directory"])
         if order["python"]:
             os.execv(order["python"], [order["python"], "-P", __file__, order["entry_script"]])  # noqa: S606
+        sys.meta_path.insert(0, Absent(order["absent"]))
         _enter_server(order["entry_script"])
         code = 0
     except SystemExit as ended:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import azureml.ai.monitoring  # noqa: F401 - Azure's generated script does, so a model must bring the package
 import mlflow.pyfunc
 import numpy
 import pandas

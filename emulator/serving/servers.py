@@ -29,7 +29,8 @@ class ServerFailed(Exception):
 class ServerSpec:
     """What one server runs: an entry script in a directory, with a model directory and an environment.
 
-    `python` is the interpreter of a Python environment built for it; None means the serving image itself.
+    `python` is the interpreter of a Python environment built for it; None means the serving image itself, of which the
+    modules in `absent` are not to be found.
     """
 
     entry_script: Path
@@ -38,6 +39,7 @@ class ServerSpec:
     log: Path
     environment: dict[str, str]
     python: Path | None = None
+    absent: tuple[str, ...] = ()
 
 
 class InferenceServer:
@@ -118,6 +120,7 @@ class InferenceServers:
                 directory=str(spec.directory),
                 log=str(spec.log),
                 python=str(spec.python) if spec.python else None,
+                absent=spec.absent,
                 environment=self._environment()
                 | {"HOME": str(spec.directory), "AML_APP_ROOT": str(spec.directory)}
                 | spec.environment

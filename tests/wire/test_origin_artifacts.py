@@ -5,6 +5,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,24 @@ def test_what_looks_like_a_designer_model_and_is_none(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- notebooks
 
 
-@pytest.mark.parametrize("build", [notebook.mlflow, notebook.custom_script])
-def test_what_people_write(azure: Azure, ml: MLClient, tmp_path: Path, build: Callable[[Path], Trained]) -> None:
-    trained = build(tmp_path / "notebook")
-    model = registered(azure, ml, trained)
-    code = trained.folder if build is notebook.custom_script else None
-    endpoint = deploy(azure, ml, model, code, "score.py", "conda.yaml")
+def test_a_scoring_script_of_ones_own(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
+    trained = notebook.custom_script(tmp_path / "notebook")
+    endpoint = deploy(azure, ml, registered(azure, ml, trained), trained.folder, "score.py", "conda.yaml")
     assert trained.answers(ask(azure, ml, endpoint, trained.request).json()) == trained.predictions
+
+
+def test_an_mlflow_model_without_code(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
+    trained = notebook.mlflow(tmp_path / "notebook", monitoring=True)
+    endpoint = deploy(azure, ml, registered(azure, ml, trained))
+    assert trained.answers(ask(azure, ml, endpoint, trained.request).json()) == trained.predictions
+
+
+@pytest.mark.parametrize("build", [notebook.mlflow, partial(automl.mlflow_form, monitoring=False)])
+def test_an_mlflow_model_from_before_azures_script_wanted_monitoring(
+    azure: Azure, ml: MLClient, tmp_path: Path, build: Callable[[Path], Trained]
+) -> None:
+    endpoint = azure.new_endpoint(DEV)
+    with pytest.raises(HttpResponseError, match="ResourceNotReady"):
+        deploy(azure, ml, registered(azure, ml, build(tmp_path / "run")), endpoint=endpoint)
+    log = ml.online_deployments.get_logs("blue", endpoint, lines=200)
+    assert "ModuleNotFoundError: No module named 'azureml.ai'" in log

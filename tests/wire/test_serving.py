@@ -29,6 +29,7 @@ from sklearn.linear_model import LinearRegression
 
 from emulator.serving.environments import Wanted, from_conda, image_packages, unsatisfied
 from emulator.topology import DEV
+from tests.models import MONITORING
 from tests.wire.azure_ml_clients import Azure, azure
 
 __all__ = ["azure"]
@@ -51,6 +52,7 @@ def trained(folder: Path, factor: float) -> LinearRegression:
         signature=infer_signature(ROWS, model.predict(ROWS)),
         input_example=ROWS,
         serialization_format="cloudpickle",
+        extra_pip_requirements=[MONITORING],
     )
     return model
 
@@ -417,7 +419,9 @@ def test_an_environment_that_cannot_be_built_is_said_at_the_head_of_the_log(
     azure: Azure, ml: MLClient, tmp_path: Path, models: dict[str, Model]
 ) -> None:
     conda = tmp_path / "conda.yaml"
-    conda.write_text("name: x\ndependencies:\n- python=3.6.8\n- pip:\n  - scikit-learn==0.0.0.dev99\n")
+    conda.write_text(
+        "name: x\ndependencies:\n- python=3.6.8\n- pip:\n  - scikit-learn==0.0.0.dev99\n  - azureml-ai-monitoring\n"
+    )
     name = f"e{uuid.uuid4().hex[:8]}"
     environment = ml.environments.create_or_update(
         Environment(name=name, version="1", image="mcr.microsoft.com/x:1", conda_file=conda)
