@@ -198,7 +198,10 @@ class Assets:
             raise ArmError(400, "UserError", "A component needs a componentSpec with a type.")
         task = specification.get("task") or specification
         references = [("codes", task.get("code")), ("environments", task.get("environment"))]
-        references += [("components", node.get("componentId")) for node in (specification.get("jobs") or {}).values()]
+        for node in (specification.get("jobs") or {}).values():
+            uris = [each.get("uri") for each in (node.get("inputs") or {}).values() if isinstance(each, dict)]
+            references.append(("components", node.get("componentId")))
+            references += [("models", uri) for uri in uris if uri and "/models/" in uri and "/subscriptions/" in uri]
         for kind, reference in references:
             if reference and "registries/" not in reference.lower() and self.find(kind, reference) is None:
                 raise ArmError(400, "UserError", f"{reference} was not found: the component refers to it.")

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.(\w+)\s*\}\}")
 _PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.(\w+)\s*\}\}")
@@ -31,7 +31,7 @@ class StepOutput:
     output: str
 
 
-Bound = Asset | StepOutput | str
+Given = TypeVar("Given")
 
 
 def job_input(given: Any) -> Asset | str:
@@ -42,7 +42,7 @@ def job_input(given: Any) -> Asset | str:
     return str(given.get("value", "")) if kind == "literal" else Asset(str(given.get("uri", "")), kind)
 
 
-def step_input(given: Any, inputs: Mapping[str, Asset | str]) -> Bound:
+def step_input(given: Any, inputs: Mapping[str, Given]) -> Given | Asset | StepOutput | str:
     """An input of a step, given those of the pipeline. Raises KeyError for one that the pipeline does not have."""
     found = job_input(given)
     if isinstance(found, Asset):

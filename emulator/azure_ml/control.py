@@ -74,7 +74,7 @@ class AzureMLControl:
     async def _plant_outcome(self, request: web.Request) -> web.Response:
         body = await _body(request, {field.name for field in dataclasses.fields(Outcome)})
         if body.get("kind") not in (None, *get_args(Kind)) or body.get("outcome", "fail") not in ("fail", "stick"):
-            raise bad_request("kind must be endpoint, deployment or delete, and outcome must be fail or stick.")
+            raise bad_request(f"kind must be one of {', '.join(get_args(Kind))}, and outcome must be fail or stick.")
         return web.json_response(_outcome_as_json(self._operations.plant(Outcome(**body))), status=201)
 
     async def _remove_outcome(self, request: web.Request) -> web.Response:

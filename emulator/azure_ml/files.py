@@ -36,7 +36,7 @@ class Files:
         return found
 
     async def upload(self, folder: Path, location: Location, *, former: AbstractSet[str] = frozenset()) -> None:
-        """All files below a folder; what was there before (`former`) and is gone is deleted, as in a mount."""
+        """All files below a folder, or a single file; what was there before (`former`) and is gone is deleted, as in a mount."""
         paths = await asyncio.to_thread(_files_below, folder)
         async with self._storage.blob_service(location.account) as service:
             container = service.get_container_client(location.container)
@@ -58,8 +58,11 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _files_below(folder: Path) -> list[str]:
+    """Relative paths. A single file is the empty one."""
+    if folder.is_file():
+        return [""]
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _joined(path: str, relative: str) -> str:
-    return f"{path}/{relative}" if path else relative
+    return "/".join(part for part in (path, relative) if part)

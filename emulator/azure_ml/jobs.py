@@ -3,18 +3,20 @@
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
 from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes, SystemData, iso, listed, page, resource
 from emulator.azure_ml.events import Events
-from emulator.azure_ml.workspaces import Workspace, Workspaces
+from emulator.azure_ml.workspaces import Location, Storage, Workspace, Workspaces
 from emulator.clock import Clock
 from emulator.topology import NAMESPACE, Identity
 
 TERMINAL = {"Completed", "Failed", "Canceled", "NotResponding", "Paused"}
+LOG_HOURS = 8
 
 # What the client library insists on for each job type; a job that says less gets these.
 TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -57,13 +59,15 @@ class Job:
     ended: datetime | None = None
     archived: bool = False
     error: str | None = None
+    logs: dict[str, Location] = field(default_factory=dict)
 
 
 class Jobs:
     """ARM and run-history routes; creation and completion for the control API."""
 
-    def __init__(self, workspaces: Workspaces, clock: Clock, events: Events) -> None:
+    def __init__(self, workspaces: Workspaces, storage: Storage, clock: Clock, events: Events) -> None:
         self._workspaces = workspaces
+        self._storage = storage
         self._clock = clock
         self._events = events
         self._runs: Callable[[Mapping[str, Any]], bool] = lambda _: False
@@ -215,9 +219,17 @@ class Jobs:
 
     async def _get_run_details(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
-        run = self._run(workspace, self.find(workspace, call["name"]))
-        kept = ("runId", "status", "startTimeUtc", "endTimeUtc", "properties")
-        return web.json_response({key: run[key] for key in kept} | {"logFiles": {}, "inputDatasets": []})
+        job = self.find(workspace, call["name"])
+        run = self._run(workspace, job)
+        kept = ("runId", "status", "startTimeUtc", "endTimeUtc", "properties", "error")
+        logs = {name: self._signed(location) for name, location in job.logs.items()}
+        return web.json_response({key: run[key] for key in kept} | {"logFiles": logs, "inputDatasets": []})
+
+    def _signed(self, location: Location) -> str:
+        """The URL at which anybody can read a log for a while."""
+        account, container = location.account, location.container
+        signature = self._storage.container_sas(account, container, "r", timedelta(hours=LOG_HOURS))
+        return f"{self._storage.blob_service_url(account)}/{container}/{quote(location.path)}?{signature}"
 
     async def _list_children(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from emulator.azure_ml.workspaces import Workspace
 from emulator.clock import Clock
 
 RETRY_AFTER = {"Retry-After": "1"}
-Kind = Literal["endpoint", "deployment", "batch_endpoint", "batch_deployment", "schedule", "delete"]
+Kind = Literal["endpoint", "deployment", "batch_endpoint", "batch_deployment", "schedule", "delete", "job"]
 TRANSITIONAL = {"Creating", "Updating", "Deleting"}
 
 
@@ -36,7 +37,7 @@ class OperationFailed(Exception):
 class Outcome:
     """What befalls the next operations on matching resources, instead of what they would do.
 
-    Unset fields match everything. `fail` ends the operation with `code` and `message` after its usual duration; `stick`
+    Unset fields match everything; `job` is a pattern (`nightly-*`) of a job's name, display name or experiment. `fail` ends the operation with `code` and `message` after its usual duration; `stick`
     keeps it in progress until it is released.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     workspace: str | None = None
     endpoint: str | None = None
     deployment: str | None = None
+    job: str | None = None
     outcome: Literal["fail", "stick"] = "fail"
     code: str = "InternalServerError"
     message: str = "An internal server error occurred. Please try again."
@@ -69,8 +71,9 @@ class Subject:
 
     workspace: Workspace
     kind: Kind
-    endpoint: str
+    endpoint: str | None = None
     deployment: str | None = None
+    names: tuple[str, ...] = ()  # under which a job is known
 
     def matches(self, outcome: Outcome) -> bool:
         spec = self.workspace.spec
@@ -79,6 +82,7 @@ class Subject:
             and outcome.workspace in (None, spec.key, spec.name)
             and outcome.endpoint in (None, self.endpoint)
             and outcome.deployment in (None, self.deployment)
+            and (outcome.job is None or any(fnmatchcase(name, outcome.job) for name in self.names))
         )
 
 
@@ -142,6 +146,7 @@ class Operations:
             "batch_deployment": 0.2,
             "schedule": 0.1,
             "delete": 0.2,
+            "job": 0.0,  # until the first step of a pipeline begins
         }
 
     def add_routes(self, routes: Routes) -> None:
@@ -193,11 +198,8 @@ class Operations:
         work: Callable[[], Awaitable[None]],
         ended: Callable[[OperationFailed | None], None],
     ) -> None:
-        planted = self._meet(subject)
         try:
-            await self._clock.wait(self.durations[subject.kind])
-            if planted:
-                await planted.befall()
+            await self.take_course(subject)
             await work()
         except OperationFailed as error:
             operation.error = error
@@ -205,6 +207,13 @@ class Operations:
             operation.error = OperationFailed("InternalServerError", f"{type(error).__name__}: {error}")
         ended(operation.error)
         operation.ended = self._clock.now()
+
+    async def take_course(self, subject: Subject) -> None:
+        """Let the duration of such an operation pass, then what was planted for this one befall it."""
+        planted = self._meet(subject)
+        await self._clock.wait(self.durations[subject.kind])
+        if planted:
+            await planted.befall()
 
     def _meet(self, subject: Subject) -> PlantedOutcome | None:
         for planted in self.planted.values():

@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 
+class TookTooLong(BaseException):
+    """A mini-batch took longer than its timeout. Not an Exception: the script's own handlers must not catch it."""
+
+
 def main() -> None:
     step = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     items = files_of(Path(step["input"]))
@@ -41,7 +45,7 @@ def main() -> None:
         succeeded = 0 if result is None else len(result)
         failed_batches += succeeded < len(batch)
         failed_items += max(0, len(batch) - succeeded)
-        rows += [] if result is None else [str(row) for row in result]
+        rows += rows_of(result)
     if hasattr(script, "shutdown"):
         script.shutdown()
     if step.get("append_row_to"):
@@ -62,31 +66,51 @@ def files_of(place: Path) -> list[str]:
 
 
 def load(path: Path) -> Any:
-    sys.path.insert(0, str(path.resolve().parent))
+    """The entry script as a module; its folder takes the place of ours among those that are searched."""
+    sys.path[0] = str(path.resolve().parent)
     specification = importlib.util.spec_from_file_location("entry_script", path)
     if specification is None or specification.loader is None:
         sys.exit(f"The entry script {path} cannot be loaded")
     module = importlib.util.module_from_spec(specification)
+    sys.modules["entry_script"] = module  # dataclasses and pickle look up the module of what they are given
     specification.loader.exec_module(module)
     return module
 
 
 def attempt(script: Any, batch: list[str], number: int, retries: int, timeout: float) -> Any:
     """The result of a mini-batch, None if it failed or took too long each time."""
-    signal.signal(signal.SIGALRM, took_too_long)
+    signal.signal(signal.SIGALRM, take_too_long)
     for _ in range(retries + 1):
-        signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            return script.run(batch)
-        except Exception:
+            signal.setitimer(signal.ITIMER_REAL, timeout)
+            try:
+                return countable(script.run(batch))
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except (Exception, TookTooLong):
             say(f"Mini-batch {number} failed:\n{traceback.format_exc()}")
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
     return None
 
 
-def took_too_long(*_: object) -> NoReturn:
-    raise TimeoutError("the mini-batch took longer than its timeout")
+def countable(result: Any) -> Any:
+    """A result whose length counts successes. Raises TypeError for what is none."""
+    if not hasattr(result, "__len__") or isinstance(result, (str, bytes)):
+        raise TypeError(f"run() must return a list, a tuple or a DataFrame, not {type(result).__name__}")
+    return result
+
+
+def take_too_long(*_: object) -> NoReturn:
+    raise TookTooLong("the mini-batch took longer than its timeout")
+
+
+def rows_of(result: Any) -> list[str]:
+    """What a result adds to the file of rows: a line for each item, or for each row of a DataFrame."""
+    if result is None:
+        return []
+    if hasattr(result, "to_csv"):
+        text: str = result.to_csv(sep=" ", header=False, index=False)
+        return text.splitlines()
+    return [str(row) for row in result]
 
 
 def exceeds(count: int, threshold: float) -> bool:

@@ -1,15 +1,7 @@
-"""Pipeline jobs that really run: each step is a process on files from storage, and what it writes goes back there.
-
-A step runs in the Python that its environment asks for, as model servers do (`emulator/serving/environments.py`).
-Containers, clusters and identities of jobs are not imitated: a step reads and writes as the workspace itself.
-"""
+"""Pipeline jobs that really run: their steps one after the other, each as a process (`steps.py`)."""
 
 import asyncio
-import contextlib
 import itertools
-import json
-import os
-import shlex
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -22,45 +14,47 @@ from emulator.azure_ml.assets import Assets
 from emulator.azure_ml.bindings import (
     WRITABLE_MODES,
     Asset,
-    Bound,
     StepOutput,
-    filled,
     in_order,
     job_input,
     parent_output,
     step_input,
 )
 from emulator.azure_ml.computes import Computes
-from emulator.azure_ml.files import Files
 from emulator.azure_ml.jobs import Job, Jobs
-from emulator.azure_ml.workspaces import ARTIFACTSTORE, BLOBSTORE, Location, Storage, Workspace, Workspaces
-from emulator.processes import spawn
-from emulator.serving.environments import Environments, Wanted, from_conda
-from emulator.serving.servers import IMAGE_PYTHON, tail
+from emulator.azure_ml.operations import OperationFailed, Operations, Subject
+from emulator.azure_ml.steps import Place, Step, StepFailed, Steps
+from emulator.azure_ml.workspaces import BLOBSTORE, Location, Workspace, Workspaces
 from emulator.topology import Identity
 
-RUNNER = Path(__file__).with_name("parallel_runner.py")
 # Steps at a time: the machine that the local Azure runs on is no cluster.
 SLOTS = 2
-LOG_LINES = 5
-# What steps are given of this process's environment.
-PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
+# What a node of a pipeline may say in place of its component.
+OVERRIDES = (
+    "environment_variables", "error_threshold", "input_data", "mini_batch_error_threshold", "mini_batch_size",
+    "retry_settings", "task",
+)  # fmt: skip
 
 
-class StepFailed(Exception):
-    """A step ended badly; the text is what the run history shows."""
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline as a component or a job describes it."""
+
+    inputs: Mapping[str, Mapping[str, Any]]
+    outputs: Mapping[str, Mapping[str, Any]]
+    nodes: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass
-class Step:
-    """One step of a running pipeline."""
+@dataclass(frozen=True)
+class Scope:
+    """A running pipeline: the job itself, or a pipeline component that is a step of it (`run`)."""
 
-    name: str
+    workspace: Workspace
+    job: Job
     run: Job
-    node: Mapping[str, Any]
-    specification: Mapping[str, Any]
+    inputs: Mapping[str, Place | str]
+    outputs: Mapping[str, Place]
     folder: Path
-    outputs: dict[str, Location]
 
 
 class Pipelines:
@@ -72,24 +66,25 @@ class Pipelines:
         workspaces: Workspaces,
         assets: Assets,
         jobs: Jobs,
-        storage: Storage,
-        environments: Environments,
+        steps: Steps,
+        operations: Operations,
         directory: Path,
     ) -> None:
         self._workspaces = workspaces
         self._assets = assets
         self._jobs = jobs
-        self._files = Files(storage)
-        self._environments = environments
+        self._steps = steps
+        self._operations = operations
         self._directory = directory
         self._slots = asyncio.Semaphore(SLOTS)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}  # by workspace and job: names repeat in workspaces
         self._numbers = itertools.count(1)
 
     async def stop(self) -> None:
-        for task in self._tasks.values():
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, self._directory, True)
 
     @staticmethod
@@ -98,25 +93,6 @@ class Pipelines:
         nodes = (definition.get("jobs") or {}).values()
         has_steps = bool(nodes) and all(isinstance(node, dict) and node.get("componentId") for node in nodes)
         return definition.get("jobType") == "Pipeline" and bool(definition.get("componentId") or has_steps)
-
-    def check(self, workspace: Workspace, definition: Mapping[str, Any]) -> None:
-        """Refuse a job that refers to what is not there."""
-        if not self.runs(definition):
-            raise ArmError(400, "UserError", "Only pipeline jobs of registered components can be run here.")
-        Computes.check(workspace, (definition.get("settings") or {}).get("default_compute"))
-        pipeline = self._pipeline(definition)
-        given = definition.get("inputs") or {}
-        if missing := [name for name, each in pipeline["inputs"].items() if name not in given and _is_required(each)]:
-            raise ArmError(400, "UserError", f"The pipeline needs the input {missing[0]}, which the job does not give.")
-        for node in pipeline["jobs"].values():
-            self._specification(node["componentId"])
-        for each in (
-            *given.values(),
-            *(i for node in pipeline["jobs"].values() for i in (node.get("inputs") or {}).values()),
-        ):
-            found = job_input(each)
-            if isinstance(found, Asset):
-                self._locate(workspace, found)
 
     def submit(self, workspace: Workspace, caller: Identity, name: str | None, definition: Mapping[str, Any]) -> Job:
         """Create the job and start it. Raises the service's refusal."""
@@ -133,281 +109,230 @@ class Pipelines:
             tags=given.pop("tags", None) or {},
             properties=given.pop("properties", None) or {},
             outputs=given.pop("outputs", None) or {},
-            status="NotStarted",
+            status="Starting",
             details=given,
         )
-        task = self._tasks[job.name] = asyncio.create_task(self._run(workspace, job))
-        task.add_done_callback(lambda _: self._tasks.pop(job.name, None))
+        key = (workspace.spec.key, job.name)
+        task = self._tasks[key] = asyncio.create_task(self._run(workspace, job))
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
         return job
 
     async def cancel(self, workspace: Workspace, job: Job) -> None:
-        if task := self._tasks.get(job.name):
+        """End a job and its steps; also one that nothing runs."""
+        if task := self._tasks.get((workspace.spec.key, job.name)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            for each in [job, *self._jobs.children(workspace, job)]:
-                if each.ended is None:
-                    await self._jobs.finish(workspace, each, "Canceled")
+        await self._end(workspace, job, "Canceled")
 
-    # ------------------------------------------------------------------------------------------------- running
+    # ------------------------------------------------------------------------------------------------- refusing
+
+    def check(self, workspace: Workspace, definition: Mapping[str, Any]) -> None:
+        """Refuse a job that refers to what is not there."""
+        if not self.runs(definition):
+            raise _refusal("Only pipeline jobs of registered components can be run here.")
+        pipeline = self._pipeline(definition)
+        default = (definition.get("settings") or {}).get("default_compute")
+        if default or not all(node.get("computeId") for node in pipeline.nodes.values()):
+            Computes.check(workspace, default)
+        given = definition.get("inputs") or {}
+        if missing := [name for name, each in pipeline.inputs.items() if name not in given and _is_required(each)]:
+            raise _refusal(f"The pipeline needs the input {missing[0]}, which the job does not give.")
+        for each in given.values():
+            self._check_input(workspace, job_input(each))
+        self._check_nodes(workspace, pipeline)
+
+    def _check_nodes(self, workspace: Workspace, pipeline: Pipeline) -> None:
+        for name, node in pipeline.nodes.items():
+            specification = self._specification(node["componentId"])
+            if node.get("computeId"):
+                Computes.check(workspace, node["computeId"])
+            for given in (node.get("inputs") or {}).values():
+                try:
+                    bound = step_input(given, dict.fromkeys(pipeline.inputs, ""))
+                except KeyError as unknown:
+                    raise _refusal(f"Step {name} asks for input {unknown}, which the pipeline does not have.") from None
+                if isinstance(bound, StepOutput):
+                    self._check_output(name, bound, pipeline)
+                else:
+                    self._check_input(workspace, bound)
+            if specification["type"] == "pipeline":
+                self._check_nodes(workspace, _pipeline_of(specification))
+        try:
+            in_order(pipeline.nodes)
+        except ValueError as error:
+            raise _refusal(str(error)) from None
+
+    def _check_input(self, workspace: Workspace, bound: Asset | str) -> None:
+        if isinstance(bound, Asset):
+            self._locate(workspace, bound)
+
+    def _check_output(self, name: str, bound: StepOutput, pipeline: Pipeline) -> None:
+        other = pipeline.nodes.get(bound.step)
+        if other is None or bound.output not in (self._specification(other["componentId"]).get("outputs") or {}):
+            raise _refusal(f"Step {name} asks for {bound.output} of step {bound.step}, which does not exist.")
+
+    # -------------------------------------------------------------------------------------------------- running
 
     async def _run(self, workspace: Workspace, job: Job) -> None:
         """All steps in their order; the first that fails ends the job."""
-        job.status = "Running"
-        folder = self._directory / job.name
+        folder = self._directory / workspace.spec.key / job.name
         try:
+            await self._operations.take_course(_subject(workspace, job))
+            job.status = "Running"
             pipeline = self._pipeline(job.details)
-            defaults = {name: each for name, each in pipeline["inputs"].items() if "default" in each}
-            inputs: dict[str, Asset | str] = {name: str(each["default"]) for name, each in defaults.items()}
-            inputs |= {name: job_input(each) for name, each in (job.details.get("inputs") or {}).items()}
-            done: dict[str, Step] = {}
-            for name in in_order(pipeline["jobs"]):
-                async with self._slots:
-                    done[name] = step = self._step(workspace, job, name, pipeline["jobs"][name], folder)
-                    await self._run_step(workspace, job, step, inputs, done)
-        except asyncio.CancelledError:
-            raise
+            scope = Scope(
+                workspace,
+                job,
+                job,
+                self._inputs(workspace, pipeline.inputs, job.details.get("inputs") or {}),
+                {name: self._job_output(workspace, job, name, pipeline) for name in {*pipeline.outputs, *job.outputs}},
+                folder,
+            )
+            await self._run_nodes(scope, pipeline)
         except Exception as error:
-            job.error = str(error) if isinstance(error, StepFailed | ArmError) else f"{type(error).__name__}: {error}"
-            await self._jobs.finish(workspace, job, "Failed")
+            is_plain = isinstance(error, StepFailed | ArmError | OperationFailed)
+            await self._end(workspace, job, "Failed", str(error) if is_plain else f"{type(error).__name__}: {error}")
         else:
-            await self._jobs.finish(workspace, job, "Completed")
+            await self._end(workspace, job, "Completed")
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
 
-    def _step(self, workspace: Workspace, job: Job, name: str, node: Mapping[str, Any], folder: Path) -> Step:
+    async def _run_nodes(self, scope: Scope, pipeline: Pipeline) -> None:
+        written: dict[str, Mapping[str, Place]] = {}
+        for name in in_order(pipeline.nodes):
+            step = self._step(scope, name, pipeline.nodes[name], written)
+            written[name] = step.outputs
+            if step.specification["type"] == "pipeline":
+                inner = Scope(scope.workspace, scope.job, step.run, step.inputs, step.outputs, step.folder)
+                await self._run_nodes(inner, _pipeline_of(step.specification))
+                await self._end(scope.workspace, step.run, "Completed")
+            else:
+                async with self._slots:
+                    await self._steps.run(scope.workspace, step)
+
+    def _step(
+        self, scope: Scope, name: str, node: Mapping[str, Any], written: Mapping[str, Mapping[str, Place]]
+    ) -> Step:
+        workspace = scope.workspace
+        own = {key: node[key] for key in OVERRIDES if node.get(key) is not None}
+        specification = {**self._specification(node["componentId"]), **own}
         run = self._jobs.create(
             workspace,
-            Identity(job.system_data.as_json()["createdBy"]),
+            Identity(scope.job.system_data.as_json()["createdBy"]),
             str(uuid.uuid4()),
             job_type=None,
             run_type="azureml.StepRun",
-            experiment=job.experiment,
+            experiment=scope.job.experiment,
             display_name=name,
-            parent=job.name,
-            status="Running",
+            parent=scope.run.name,
+            status="Queued",
             properties={"azureml.moduleName": name, "azureml.runsource": "azureml.StepRun"},
         )
-        specification = self._specification(node["componentId"])
-        outputs = {
-            output: self._output(workspace, job, run, output, (node.get("outputs") or {}).get(output))
-            for output in specification.get("outputs") or {}
-        }
-        return Step(name, run, node, specification, folder / name, outputs)
-
-    def _output(self, workspace: Workspace, job: Job, run: Job, output: str, given: Any) -> Location:
-        """Where a step's output goes: where the pipeline's output says, else to the place of the step's run."""
-        bound = parent_output(given)
-        if bound is None:
-            return workspace.location(BLOBSTORE, workspace.job_output(run.name, output, ""))
-        uri = (job.outputs.get(bound) or {}).get("uri")
-        if not uri:
-            return workspace.location(BLOBSTORE, workspace.job_output(job.name, bound, ""))
-        return self._workspaces.locate(workspace, uri.replace("${{name}}", job.name))
-
-    async def _run_step(
-        self,
-        workspace: Workspace,
-        job: Job,
-        step: Step,
-        inputs: Mapping[str, Asset | str],
-        done: Mapping[str, Step],
-    ) -> None:
-        log = step.folder / "std_log.txt"
-        await asyncio.to_thread(step.folder.mkdir, parents=True)
-        log.touch()
-        try:
-            code = await self._code(step)
-            values = await self._inputs(workspace, step, inputs, done)
-            folders, former = await self._output_folders(job, step)
-            command = self._command(step, values, folders)
-            python = await self._python(step, log)
-            environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-            environment |= _run_environment(workspace, job, step)
-            environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
-            process = await spawn(f"step {step.name}", command, environment=environment, log=log, directory=code)
+        inputs = self._inputs(workspace, specification.get("inputs") or {}, {})
+        for input_name, given in (node.get("inputs") or {}).items():
             try:
-                code_of_exit = await process.wait()
-            finally:
-                await process.stop()
-            for name, folder in folders.items():
-                await self._files.upload(folder, step.outputs[name], former=former[name])
-            _check_exit(step, code_of_exit, log)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            step.run.error = str(error) or type(error).__name__
-            await self._keep_log(workspace, step, log)
-            await self._jobs.finish(workspace, step.run, "Failed")
-            raise StepFailed(step.run.error) from error
-        await self._keep_log(workspace, step, log)
-        await self._jobs.finish(workspace, step.run, "Completed")
-
-    async def _keep_log(self, workspace: Workspace, step: Step, log: Path) -> None:
-        path = workspace.job_artifacts(step.run.name, "user_logs/std_log.txt")
-        await self._files.upload_file(log, workspace.location(ARTIFACTSTORE, path))
-
-    # ------------------------------------------------------------------------------------------- what a step gets
-
-    async def _code(self, step: Step) -> Path:
-        """The folder of the code asset, which is where the step's process starts."""
-        folder = step.folder / "code"
-        await asyncio.to_thread(folder.mkdir)
-        task = step.specification.get("task") or step.specification
-        if reference := task.get("code"):
-            found = self._assets.find("codes", reference)
-            if found is None:
-                raise StepFailed(f"The code asset {reference} was not found.")
-            await self._files.download(self._workspaces.locate(found[0], found[1].properties["codeUri"]), folder)
-        return folder
-
-    async def _inputs(
-        self, workspace: Workspace, step: Step, inputs: Mapping[str, Asset | str], done: Mapping[str, Step]
-    ) -> dict[str, Path | str]:
-        values: dict[str, Path | str] = {
-            name: str(each["default"]) for name, each in _inputs_of(step).items() if "default" in each
-        }
-        for name, given in (step.node.get("inputs") or {}).items():
-            bound = step_input(given, inputs)
-            values[name] = (
-                bound if isinstance(bound, str) else await self._downloaded(workspace, step, name, bound, done)
+                bound = step_input(given, scope.inputs)
+            except KeyError:
+                continue  # an optional input of the pipeline, which nobody gave
+            inputs[input_name] = (
+                written[bound.step][bound.output]
+                if isinstance(bound, StepOutput)
+                else self._place(workspace, bound)
+                if isinstance(bound, Asset)
+                else bound
             )
+        outputs = {
+            output: self._step_output(scope, run, output, declared, (node.get("outputs") or {}).get(output))
+            for output, declared in (specification.get("outputs") or {}).items()
+        }
+        return Step(name, run, scope.job.name, specification, inputs, outputs, scope.folder / name)
+
+    async def _end(self, workspace: Workspace, job: Job, status: str, error: str | None = None) -> None:
+        """End a job and whatever of it has not ended."""
+        for child in self._jobs.children(workspace, job):
+            await self._end(workspace, child, status, error)
+        if job.ended is None:
+            job.error = error
+            await self._jobs.finish(workspace, job, status)
+
+    # ------------------------------------------------------------------------------------------ inputs and outputs
+
+    def _inputs(
+        self, workspace: Workspace, declared: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]
+    ) -> dict[str, Place | str]:
+        """What is given, and the defaults of the rest."""
+        values: dict[str, Place | str] = {n: str(each["default"]) for n, each in declared.items() if "default" in each}
+        for name, each in given.items():
+            found = job_input(each)
+            values[name] = self._place(workspace, found) if isinstance(found, Asset) else found
         return values
 
-    async def _downloaded(
-        self, workspace: Workspace, step: Step, name: str, bound: Bound, done: Mapping[str, Step]
-    ) -> Path:
-        location = (
-            done[bound.step].outputs[bound.output]
-            if isinstance(bound, StepOutput)
-            else self._locate(workspace, bound)
-            if isinstance(bound, Asset)
-            else None
-        )
-        assert location is not None  # noqa: S101 - literals are not downloaded
-        target = step.folder / "inputs" / name / (location.path.rpartition("/")[2] or "data")
-        await asyncio.to_thread(target.parent.mkdir, parents=True)
-        if not await self._files.download(location, target):
-            await asyncio.to_thread(target.mkdir)  # a folder without files is one all the same
-        return target
+    def _job_output(self, workspace: Workspace, job: Job, name: str, pipeline: Pipeline) -> Place:
+        given, declared = job.outputs.get(name) or {}, pipeline.outputs.get(name) or {}
+        kind = str(given.get("jobOutputType") or declared.get("type") or "uri_folder")
+        location = self._written_to(workspace, job, job.name, name, given)
+        return Place(location, kind, _is_mount(given) or _is_mount(declared))
+
+    def _step_output(self, scope: Scope, run: Job, name: str, declared: Mapping[str, Any], given: Any) -> Place:
+        """Where the pipeline's output is, if it is bound to one; else where it says itself, or in the run's own place."""
+        own = given if isinstance(given, Mapping) else {}
+        kind, mounted = str(declared.get("type") or "uri_folder"), _is_mount(own) or _is_mount(declared)
+        bound = parent_output(given)
+        if outer := scope.outputs.get(bound or ""):
+            return Place(outer.location, kind, mounted or outer.mounted)
+        run_name, output = (scope.run.name, bound) if bound else (run.name, name)
+        return Place(self._written_to(scope.workspace, scope.job, run_name, output, own), kind, mounted)
+
+    def _written_to(self, workspace: Workspace, job: Job, run: str, output: str, given: Mapping[str, Any]) -> Location:
+        if uri := given.get("uri"):
+            return self._workspaces.locate(workspace, str(uri).replace("${{name}}", job.name))
+        return workspace.location(BLOBSTORE, workspace.job_output(run, output, ""))
+
+    def _place(self, workspace: Workspace, asset: Asset) -> Place:
+        return Place(self._locate(workspace, asset), asset.kind)
 
     def _locate(self, workspace: Workspace, asset: Asset) -> Location:
         if asset.uri.startswith(("/subscriptions/", "azureml:/subscriptions/")):
             found = self._assets.find("models", asset.uri)
             if found is None:
-                raise ArmError(400, "UserError", f"The model {asset.uri} was not found.")
+                raise _refusal(f"The model {asset.uri} was not found.")
             return self._workspaces.locate(found[0], found[1].properties["modelUri"])
         return self._workspaces.locate(workspace, asset.uri)
 
-    async def _output_folders(self, job: Job, step: Step) -> tuple[dict[str, Path], dict[str, set[str]]]:
-        """A folder for each output. A read-write mount shows what is there already, and what was there is remembered."""
-        folders: dict[str, Path] = {}
-        former: dict[str, set[str]] = {}
-        for name, location in step.outputs.items():
-            folder = folders[name] = step.folder / "outputs" / name
-            await asyncio.to_thread(folder.mkdir, parents=True)
-            former[name] = set()
-            if _is_mounted(job, step, name):
-                former[name] = await self._files.download(location, folder)
-        return folders, former
+    # ------------------------------------------------------------------------------------------------- components
 
-    def _command(self, step: Step, values: Mapping[str, Path | str], folders: Mapping[str, Path]) -> list[str]:
-        specification = step.specification
-        if specification["type"] == "command":
-            return ["bash", "-c", filled(specification["command"], values, folders)]
-        task = specification["task"]
-        arguments = shlex.split(filled(task.get("program_arguments") or "", values, folders))
-        retries = step.node.get("retry_settings") or specification.get("retry_settings") or {}
-        append = filled(str(task.get("append_row_to") or ""), values, folders)
-        runner = {
-            "entry_script": task["entry_script"],
-            "arguments": arguments,
-            "input": filled(specification["input_data"], values, folders),
-            "mini_batch_size": int(specification.get("mini_batch_size") or 1),
-            "max_retries": int(retries.get("max_retries", 2)),
-            "timeout": float(retries.get("timeout", 60)),
-            "error_threshold": _threshold(step, arguments, "error_threshold", -1),
-            "mini_batch_error_threshold": _threshold(step, arguments, "mini_batch_error_threshold", -1),
-            "allowed_failed_percent": _threshold(step, arguments, "allowed_failed_percent", 100),
-            "append_row_to": shlex.split(append)[0] if append else None,
-        }
-        runner["input"] = shlex.split(str(runner["input"]))[0]
-        file = step.folder / "parallel.json"
-        file.write_text(json.dumps(runner), encoding="utf-8")
-        return ["python", "-u", str(RUNNER), str(file)]
-
-    async def _python(self, step: Step, log: Path) -> Path:
-        """The interpreter of the step's environment; what is said about it stands at the head of the log."""
-        task = step.specification.get("task") or step.specification
-        reference = str(task.get("environment") or "")
-        found = self._assets.find("environments", reference)
-        if found is None and "registries/" not in reference.lower():
-            raise StepFailed(f"The environment {reference} was not found.")
-        conda = found[1].properties.get("condaFile") if found else None
-        python, notes = await self._environments.python_for(from_conda(conda) if conda else Wanted())
-        await asyncio.to_thread(log.write_text, "".join(f"{note}\n" for note in notes), "utf-8")
-        return python or IMAGE_PYTHON
-
-    # ------------------------------------------------------------------------------------------------ components
-
-    def _pipeline(self, definition: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs and steps of a job, whether they stand in it or in the component that it names."""
+    def _pipeline(self, definition: Mapping[str, Any]) -> Pipeline:
+        """The pipeline of a job, whether it stands in it or in the component that it names."""
         if not definition.get("componentId"):
-            return {"inputs": {}, "jobs": definition["jobs"]}
+            return Pipeline({name: {} for name in definition.get("inputs") or {}}, {}, definition["jobs"])
         specification = self._specification(definition["componentId"])
-        if specification.get("type") != "pipeline":
-            raise ArmError(400, "UserError", "A pipeline job needs a component of type pipeline.")
-        return {"inputs": specification.get("inputs") or {}, "jobs": specification.get("jobs") or {}}
+        if specification["type"] != "pipeline":
+            raise _refusal("A pipeline job needs a component of type pipeline.")
+        return _pipeline_of(specification)
 
     def _specification(self, reference: str) -> Mapping[str, Any]:
         found = self._assets.find("components", reference)
         if found is None:
-            raise ArmError(400, "UserError", f"The component {reference} was not found.")
+            raise _refusal(f"The component {reference} was not found.")
         specification: Mapping[str, Any] = found[1].properties["componentSpec"]
         return specification
 
 
-def _check_exit(step: Step, code: int, log: Path) -> None:
-    if code:
-        said = " ".join(tail(log, LOG_LINES).split())[-1000:]
-        raise StepFailed(f"Step {step.name} failed: its process ended with exit code {code}: {said}")
+def _pipeline_of(specification: Mapping[str, Any]) -> Pipeline:
+    return Pipeline(*(specification.get(part) or {} for part in ("inputs", "outputs", "jobs")))
 
 
-def _inputs_of(step: Step) -> Mapping[str, Mapping[str, Any]]:
-    found: Mapping[str, Mapping[str, Any]] = step.specification.get("inputs") or {}
-    return found
+def _subject(workspace: Workspace, job: Job) -> Subject:
+    return Subject(workspace, "job", names=(job.name, job.display_name or job.name, job.experiment))
 
 
-def _is_required(given: Mapping[str, Any]) -> bool:
-    return "default" not in given and str(given.get("optional", "")).lower() != "true"
+def _refusal(message: str) -> ArmError:
+    return ArmError(400, "UserError", message)
 
 
-def _is_mounted(job: Job, step: Step, output: str) -> bool:
-    given = (step.node.get("outputs") or {}).get(output)
-    declared = (step.specification.get("outputs") or {}).get(output) or {}
-    of_job = job.outputs.get(parent_output(given) or "") or {}
-    modes = (of_job.get("mode"), given.get("mode") if isinstance(given, Mapping) else None, declared.get("mode"))
-    return any(str(mode).lower() in WRITABLE_MODES for mode in modes)
+def _is_required(declared: Mapping[str, Any]) -> bool:
+    return "default" not in declared and str(declared.get("optional", "")).lower() != "true"
 
 
-def _threshold(step: Step, arguments: list[str], name: str, default: float) -> float:
-    """A threshold stands among the program arguments, or in the step; unless it is set, every failure is ignored."""
-    if f"--{name}" in arguments:
-        return float(arguments[arguments.index(f"--{name}") + 1])
-    for place in (step.node, step.specification):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return float(place[name])
-    return default
-
-
-def _run_environment(workspace: Workspace, job: Job, step: Step) -> dict[str, str]:
-    """The variables by which Azure ML tells a process what it is part of."""
-    spec = workspace.spec
-    return {
-        "AZUREML_RUN_ID": step.run.name,
-        "AZUREML_ROOT_RUN_ID": job.name,
-        "AZUREML_ARM_SUBSCRIPTION": spec.subscription_id,
-        "AZUREML_ARM_RESOURCEGROUP": spec.resource_group,
-        "AZUREML_ARM_WORKSPACE_NAME": spec.name,
-        "AZUREML_EXPERIMENT_NAME": job.experiment,
-        "PYTHONUNBUFFERED": "1",
-    }
+def _is_mount(output: Mapping[str, Any]) -> bool:
+    return str(output.get("mode")).lower() in WRITABLE_MODES

@@ -18,6 +18,7 @@ from emulator.azure_ml.operations import Operations
 from emulator.azure_ml.pipelines import Pipelines
 from emulator.azure_ml.schedules import Schedules
 from emulator.azure_ml.scoring import Scoring, VerifyToken
+from emulator.azure_ml.steps import Steps
 from emulator.azure_ml.workspaces import Storage, Workspaces
 from emulator.clock import Clock
 from emulator.faults import Faults
@@ -60,7 +61,7 @@ class AzureML:
         self._servers = InferenceServers(directory=directory / "serving")
         self._environments = Environments(directory=environment_cache)
         assets = Assets(self._workspaces, storage, clock, events)
-        jobs = Jobs(self._workspaces, clock, events)
+        jobs = Jobs(self._workspaces, storage, clock, events)
         deployer = Deployer(
             workspaces=self._workspaces,
             assets=assets,
@@ -80,8 +81,14 @@ class AzureML:
             workspaces=self._workspaces,
             assets=assets,
             jobs=jobs,
-            storage=storage,
-            environments=self._environments,
+            steps=Steps(
+                workspaces=self._workspaces,
+                assets=assets,
+                jobs=jobs,
+                storage=storage,
+                environments=self._environments,
+            ),
+            operations=self._operations,
             directory=directory / "jobs",
         )
         jobs.run_with(self._pipelines.runs, self._pipelines.submit, self._pipelines.cancel)
