@@ -17,6 +17,8 @@ from emulator.topology import NAMESPACE, Identity
 
 TERMINAL = {"Completed", "Failed", "Canceled", "NotResponding", "Paused"}
 LOG_HOURS = 8
+# The property of a job by which a schedule's jobs are found.
+SCHEDULE_NAME = "azureml.scheduleName"
 
 # What the client library insists on for each job type; a job that says less gets these.
 TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -133,6 +135,11 @@ class Jobs:
         jobs = [each for each in workspace.jobs.values() if each.job_type and listed(call, each.archived)]
         if wanted := call.request.query.get("jobType"):
             jobs = [each for each in jobs if (each.job_type or "").lower() == wanted.lower()]
+        if call.request.query.get("scheduled", "").lower() == "true":
+            jobs = [each for each in jobs if SCHEDULE_NAME in each.properties]
+        if schedule := call.request.query.get("scheduleId"):
+            name = schedule.rpartition("/")[2].lower()
+            jobs = [each for each in jobs if each.properties.get(SCHEDULE_NAME, "").lower() == name]
         return page(call, [self.as_json(workspace, each) for each in reversed(jobs)])
 
     async def _get(self, call: Call) -> web.Response:

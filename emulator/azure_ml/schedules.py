@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes, SystemData, iso, page, resource
-from emulator.azure_ml.jobs import Job
-from emulator.azure_ml.operations import OperationFailed, Operations, Subject
+from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes, SystemData, conflict, iso, page, resource
+from emulator.azure_ml.jobs import SCHEDULE_NAME, Job
+from emulator.azure_ml.operations import TRANSITIONAL, OperationFailed, Operations, Subject
 from emulator.azure_ml.pipelines import Pipelines
 from emulator.azure_ml.triggers import check, next_due
 from emulator.azure_ml.workspaces import Workspace, Workspaces
@@ -19,7 +19,7 @@ from emulator.topology import Identity
 
 SCHEDULES = WORKSPACE + "/schedules"
 SCHEDULE = SCHEDULES + "/{schedule}"
-# When the clock jumps over many due times: a schedule that was written for minutes must not start thousands of jobs.
+# Jobs that a schedule starts at once when the clock has jumped over many due times; the rest of them are left out.
 CATCH_UP = 100
 
 
@@ -91,8 +91,8 @@ class Schedules:
         if schedule is None:
             schedule = Schedule(call["schedule"], workspace, SystemData(call.caller, now), properties, now, call.caller)
             self._schedules[key] = schedule
-        elif schedule.state in ("Creating", "Updating", "Deleting"):
-            raise ArmError(409, "Conflict", f"Schedule {schedule.name} is in {schedule.state} provisioning state.")
+        else:
+            _refuse_busy(schedule)
         schedule.properties, schedule.written, schedule.author = properties, now, call.caller
         schedule.system_data.modify(call.caller, now)
         schedule.state = "Creating" if new else "Updating"
@@ -111,6 +111,7 @@ class Schedules:
         schedule = self._schedules.get((workspace.spec.arm_id, call["schedule"].lower()))
         if schedule is None:
             return web.Response(status=204)
+        _refuse_busy(schedule)
         if schedule.enabled:
             raise ArmError(400, "UserError", f"Schedule {schedule.name} is enabled: disable it before you delete it.")
         schedule.state = "Deleting"
@@ -130,20 +131,21 @@ class Schedules:
 
     async def _fire(self, schedule: Schedule) -> None:
         """Start a job at each due time, as long as the schedule is as it is."""
-        last, behind = schedule.written, 0
+        last, at_once = schedule.written, 0
         while due := next_due(schedule.properties["trigger"], last, schedule.written):
+            at_once = at_once + 1 if due <= self._clock.now() else 0
+            if at_once == CATCH_UP:
+                last, at_once = self._clock.now(), 0
+                continue
             await self._clock.wait_until(due)
             last = due
-            upcoming = next_due(schedule.properties["trigger"], due, schedule.written)
-            behind = behind + 1 if upcoming is not None and upcoming <= self._clock.now() else 0
-            if behind <= CATCH_UP:
-                with contextlib.suppress(ArmError):  # what it refers to may have gone meanwhile
-                    self._start(schedule, due)
+            with contextlib.suppress(ArmError):  # what it refers to may have gone meanwhile
+                self._start(schedule, due)
 
     def _start(self, schedule: Schedule, due: datetime) -> Job:
         definition = dict(schedule.properties["action"]["jobDefinition"])
         inputs = {name: _dated(each, due) for name, each in (definition.get("inputs") or {}).items()}
-        properties = {"azureml.scheduleName": schedule.name, **(definition.get("properties") or {})}
+        properties = {SCHEDULE_NAME: schedule.name, **(definition.get("properties") or {})}
         display = f"{schedule.name}-{due:%Y%m%dT%H%M%SZ}"
         changes = {"inputs": inputs, "properties": properties, "displayName": display}
         return self._pipelines.submit(schedule.workspace, schedule.author, None, definition | changes)
@@ -168,6 +170,11 @@ class Schedules:
             "systemData": schedule.system_data.as_json(),
             "properties": schedule.properties | {"provisioningState": schedule.state},
         }
+
+
+def _refuse_busy(schedule: Schedule) -> None:
+    if schedule.state in TRANSITIONAL:
+        raise conflict(f"Schedule {schedule.name} is in {schedule.state} provisioning state. Wait until it has ended.")
 
 
 async def _nothing() -> None:
