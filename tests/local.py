@@ -58,8 +58,10 @@ class LocalAzure:
         return found
 
     def promotions_of(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.api("promotions")["promotions"]
-        return [row for row in rows if row["model"] == model and version in (None, row["version"])]
+        """The promotions of a model, each as it is: for a moment the listing may be ahead of what it lists."""
+        query = f"model={model}" + (f"&version={version}" if version else "")
+        listed: list[dict[str, Any]] = self.api(f"promotions?{query}")["promotions"]
+        return [row for row in (self.promotion(each["id"]) for each in listed) if row is not None]
 
     def events_of(self, subject: str) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = self.api("events")["events"]
@@ -80,9 +82,7 @@ class LocalAzure:
 
         def ended() -> dict[str, Any] | None:
             rows = [row for row in self.promotions_of(model, version) if row["state"] in FINAL]
-            row = self.promotion(rows[0]["id"]) if rows else None
-            # The listing is written first, so for a moment it is ahead.
-            return row if row is not None and row["state"] in FINAL else None
+            return rows[0] if rows else None
 
         return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
 

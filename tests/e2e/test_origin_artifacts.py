@@ -19,9 +19,7 @@ PROD = {"promote-to": "prod"}
     ("name", "train", "origin"),
     [
         ("automl-older-scores", partial(automl.older_form, task="classification", scoring="v1"), "automl"),
-        ("automl-mlflow-unmonitored", partial(automl.mlflow_form, monitoring=False), "automl"),
         ("designer-by-hand", partial(designer.trained_model, layout="flattened"), "designer"),
-        ("designer-nested", partial(designer.trained_model, layout="nested"), "designer"),
         ("script-with-a-module", notebook.custom_script, "notebook"),
     ],
 )
