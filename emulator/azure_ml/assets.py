@@ -31,6 +31,8 @@ CONTENT = {
     "codes": ("codeUri",),
     "components": ("componentSpec",),
 }
+# What a component's specification says besides: it may change, as tags do.
+DESCRIPTIVE = {"tags", "description", "display_name", "_source", "$schema"}
 UPLOAD_HOURS = 24
 
 
@@ -159,6 +161,9 @@ class Assets:
     async def _put_version(self, kind: str, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
         properties = self._complete(kind, workspace, await call.body())
+        if kind == "components":
+            named = {"name": call["name"], "version": call["version"]}
+            properties["componentSpec"] = properties["componentSpec"] | named
         containers = workspace.assets.setdefault(kind, {})
         now = self._clock.now()
         container = containers.setdefault(call["name"].lower(), Container(call["name"], SystemData(call.caller, now)))
@@ -228,6 +233,8 @@ class Assets:
 
     def _content(self, workspace: Workspace, name: str, properties: dict[str, Any]) -> Any:
         value = properties.get(name)
+        if name == "componentSpec" and value:
+            return {key: each for key, each in value.items() if key not in DESCRIPTIVE}
         return self._workspaces.locate(workspace, value) if name == "modelUri" and value else value
 
     async def _delete_version(self, kind: str, call: Call) -> web.Response:

@@ -17,7 +17,6 @@ from emulator.azure_ml.scoring import AUDIENCES, DEPLOYMENT_HEADER, VerifyToken
 from emulator.azure_ml.workspaces import Workspace, Workspaces
 from emulator.clock import Clock
 from emulator.identity import UnauthorizedError
-from emulator.mounts import error_body
 from emulator.request_log import Entry
 from emulator.topology import Identity
 
@@ -25,6 +24,10 @@ ENDPOINTS = WORKSPACE + "/batchEndpoints"
 ENDPOINT = ENDPOINTS + "/{endpoint}"
 DEPLOYMENTS = ENDPOINT + "/deployments"
 DEPLOYMENT = DEPLOYMENTS + "/{deployment}"
+
+# States in which a deployment can be invoked.
+USABLE = {"Succeeded", "Updating"}
+MODES = {"upload": "Upload", "rw_mount": "ReadWriteMount", "ro_mount": "ReadOnlyMount", "download": "Download"}
 
 
 @dataclass
@@ -197,8 +200,11 @@ class BatchEndpoints:
         if configuration.get("deploymentConfigurationType") != "PipelineComponent":
             raise ArmError(400, "UserError", "Only deployments of pipeline components are known here.")
         component = str((configuration.get("componentId") or {}).get("assetId") or "")
-        if self._assets.find("components", component) is None:
+        found = self._assets.find("components", component)
+        if found is None:
             raise ArmError(400, "UserError", f"The component {component} was not found.")
+        if found[1].properties["componentSpec"]["type"] != "pipeline":
+            raise ArmError(400, "UserError", f"The component {component} is not of type pipeline.")
         Computes.check(workspace, (configuration.get("settings") or {}).get("default_compute"))
 
     async def _delete_deployment(self, call: Call) -> web.Response:
@@ -227,50 +233,40 @@ class BatchEndpoints:
     async def respond(self, request: web.Request, _: Identity | None, entry: Entry) -> web.StreamResponse:
         """The scoring URI: POST starts a job of the deployment that the header names, else of the default one."""
         try:
-            caller = self._verify_token(request.headers.get("Authorization"), AUDIENCES) if self._verify_token else None
-        except UnauthorizedError:
-            caller = None
-        if caller is None:
-            return web.json_response(
-                error_body("Unauthorized", "Your token is missing or not for Azure ML."), status=401
-            )
-        entry.principal = caller.name
-        name, location, *_rest = request.host.split(".")
-        endpoint = self.at(location, name)
-        if endpoint is None:
-            return web.json_response(error_body("NotFound", f"There is no endpoint {name} in {location}."), status=404)
-        wanted = request.headers.get(DEPLOYMENT_HEADER) or endpoint.default or ""
-        deployment = endpoint.deployments.get(wanted.lower())
-        if deployment is None:
-            message = (
-                f"Endpoint {name} has no deployment {wanted}."
-                if wanted
-                else f"Endpoint {name} has no default deployment."
-            )
-            return web.json_response(error_body("UserError", message), status=400)
-        given = (await request.json()).get("properties") or {}
-        configuration = deployment.configuration
-        definition = {
-            "jobType": "Pipeline",
-            "componentId": configuration["componentId"]["assetId"],
-            "settings": configuration.get("settings") or {},
-            "inputs": {name: _as_in_jobs(each) for name, each in (given.get("inputData") or {}).items()},
-            "outputs": {name: _as_in_jobs(each) for name, each in (given.get("outputData") or {}).items()},
-            "experimentName": (given.get("properties") or {}).get("experimentName") or endpoint.name,
-            "displayName": given.get("name"),
-            "properties": {
-                "runSource": "BatchDeployment",
-                "azureml.runLineageType": "batchDeployment",
-                "azureml.deploymentname": deployment.name,
-                "azureml.endpointname": endpoint.name,
-            },
-            "tags": {"azureml.batchrun": "true"},
-        }
-        try:
+            caller = self._bearer(request)
+            entry.principal = caller.name
+            endpoint, deployment = self._invoked(request)
+            entry.detail["deployment"] = deployment.name
+            definition = await _definition(endpoint, deployment, request)
             job = self._pipelines.submit(endpoint.workspace, caller, None, definition)
         except ArmError as error:
             return error.answer()
         return web.json_response(self._jobs.as_json(endpoint.workspace, job), status=201)
+
+    def _bearer(self, request: web.Request) -> Identity:
+        try:
+            if self._verify_token:
+                return self._verify_token(request.headers.get("Authorization"), AUDIENCES)
+        except UnauthorizedError:
+            pass
+        raise ArmError(401, "Unauthorized", "Your token is missing, or it is not for Azure ML.")
+
+    def _invoked(self, request: web.Request) -> tuple[BatchEndpoint, BatchDeployment]:
+        if request.method != "POST":
+            raise ArmError(405, "MethodNotAllowed", "Jobs are started with POST.")
+        name, location, *_ = request.host.split(".")
+        endpoint = self.at(location, name)
+        if endpoint is None:
+            raise ArmError(404, "NotFound", f"There is no endpoint {name} in {location}.")
+        wanted = request.headers.get(DEPLOYMENT_HEADER) or endpoint.default
+        if not wanted:
+            raise _refusal(f"Endpoint {name} has no default deployment.")
+        deployment = endpoint.deployments.get(wanted.lower())
+        if deployment is None:
+            raise _refusal(f"Endpoint {name} has no deployment {wanted}.")
+        if deployment.state not in USABLE:
+            raise _refusal(f"Deployment {wanted} of endpoint {name} is in {deployment.state} provisioning state.")
+        return endpoint, deployment
 
     # ------------------------------------------------------------------------------------------------------ common
 
@@ -323,11 +319,48 @@ class BatchEndpoints:
         }
 
 
+async def _definition(endpoint: BatchEndpoint, deployment: BatchDeployment, request: web.Request) -> dict[str, Any]:
+    """The job for which an invocation asks."""
+    try:
+        given = (await request.json())["properties"]
+        inputs, outputs = (
+            {name: _as_in_jobs(each) for name, each in (given.get(key) or {}).items()}
+            for key in ("inputData", "outputData")
+        )
+        experiment = (given.get("properties") or {}).get("experimentName")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        message = 'The body must be JSON: {"properties": {"inputData": {...}, "outputData": {...}}}.'
+        raise ArmError(400, "BadRequest", message) from None
+    return {
+        "jobType": "Pipeline",
+        "componentId": deployment.configuration["componentId"]["assetId"],
+        "settings": deployment.configuration.get("settings") or {},
+        "inputs": inputs,
+        "outputs": outputs,
+        "experimentName": experiment or endpoint.name,
+        "displayName": given.get("name"),
+        "properties": {
+            "runSource": "BatchDeployment",
+            "azureml.runLineageType": "batchDeployment",
+            "azureml.deploymentname": deployment.name,
+            "azureml.endpointname": endpoint.name,
+        },
+        "tags": {"azureml.batchrun": "true"},
+    }
+
+
 def _as_in_jobs(given: Any) -> Any:
-    """Invocations spell types otherwise than jobs do: `UriFolder` for `uri_folder`."""
+    """Invocations spell types otherwise than jobs do, `UriFolder` for `uri_folder`, and modes as the client library does."""
     if not isinstance(given, dict):
         return {"jobInputType": "literal", "value": str(given)}
-    return {key: snake(str(each)) if key in ("jobInputType", "jobOutputType") else each for key, each in given.items()}
+    spelled = {
+        key: snake(str(each)) if key in ("jobInputType", "jobOutputType") else each for key, each in given.items()
+    }
+    return spelled | ({"mode": MODES.get(given["mode"], given["mode"])} if given.get("mode") else {})
+
+
+def _refusal(message: str) -> ArmError:
+    return ArmError(400, "UserError", message)
 
 
 async def _nothing() -> None:

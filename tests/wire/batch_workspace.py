@@ -40,9 +40,9 @@ class BatchWorkspace:
 
     # Registering
 
-    def component(self, suffix: str, description: Mapping[str, Any], version: str = "1") -> str:
+    def component(self, suffix: str, description: Mapping[str, Any], version: str | None = "1") -> str:
         """Register what a YAML file describes, under a name of this test; its ARM id."""
-        wanted = {"name": f"{self.name}_{suffix}", "version": version, **description}
+        wanted = {"name": f"{self.name}_{suffix}", **({"version": version} if version else {}), **description}
         made = self.ml.components.create_or_update(load_component(io.StringIO(yaml.safe_dump(wanted))))
         return str(made.id)
 
