@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.models import Trained, automl, designer, notebook
+from demo.models import Trained
+from demo.models.automl import mlflow_form, older_form
+from demo.models.designer import trained_model
+from demo.models.notebook import custom_script, mlflow
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,10 @@ class Scenario:
 
 
 SCENARIOS: Sequence[Scenario] = (
-    Scenario("Notebook, real-time", "notebook", "realtime", "wine-classifier", notebook.mlflow),
-    Scenario("AutoML, real-time", "automl", "realtime", "diabetes-regression", automl.older_form),
-    Scenario("Designer, real-time", "designer", "realtime", "iris-designer", designer.trained_model),
-    Scenario("Notebook, batch", "notebook", "batch", "wine-script", notebook.custom_script),
-    Scenario("AutoML, batch", "automl", "batch", "diabetes-mlflow", automl.mlflow_form),
-    Scenario("Designer, batch", "designer", "batch", "iris-designer-batch", designer.trained_model),
+    Scenario("Notebook, real-time", "notebook", "realtime", "wine-classifier", mlflow),
+    Scenario("AutoML, real-time", "automl", "realtime", "diabetes-regression", older_form),
+    Scenario("Designer, real-time", "designer", "realtime", "iris-designer", trained_model),
+    Scenario("Notebook, batch", "notebook", "batch", "wine-script", custom_script),
+    Scenario("AutoML, batch", "automl", "batch", "diabetes-mlflow", mlflow_form),
+    Scenario("Designer, batch", "designer", "batch", "iris-designer-batch", trained_model),
 )
