@@ -1,19 +1,21 @@
 """Pipeline jobs that the unmodified client library submits: each step is a process, and what it writes is in storage."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from azure.ai.ml import Input, dsl
 from azure.ai.ml.constants import AssetTypes
 from azure.ai.ml.entities import Model
 
-from emulator.topology import DEV
-from tests.wire.azure_ml_clients import Azure, azure
+from emulator.topology import DATA_SCIENTIST, DEV, TEST
+from tests.wire.azure_ml_clients import Azure, Emulator, azure
 from tests.wire.batch_workspace import DATASTORE, BatchWorkspace, until
+from tests.wire.conftest import on_a_thread
 
 __all__ = ["azure"]
 
@@ -228,7 +230,6 @@ def test_a_job_is_started_once(work: BatchWorkspace) -> None:
 
 
 def test_a_cancelled_job_is_stopped(work: BatchWorkspace, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "seen", ignore_errors=True)
     command = f"touch {tmp_path}/begun; sleep 300 & wait; touch {tmp_path}/over"
     step = work.command("sleep", command, inputs={"data": FOLDER})
     pipeline = work.pipeline("pipe", {"sleep": {"component": step, "inputs": FROM_PARENT}}, inputs={"data": FOLDER})
@@ -238,6 +239,41 @@ def test_a_cancelled_job_is_stopped(work: BatchWorkspace, tmp_path: Path) -> Non
     assert work.ml.jobs.get(job.name).status == "Canceled"
     assert work.steps(job.name)["sleep"]["status"] == "Canceled"
     assert not (tmp_path / "over").exists()
+
+
+def test_steps_end_with_the_local_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is left behind, nor what it started."""
+    pids = tmp_path / "pids"
+    with on_a_thread(lambda: Emulator(tmp_path)) as emulator:
+        for name, value in emulator.identities.environment(DATA_SCIENTIST).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HTTPS_PROXY", emulator.gateway.proxy_url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(emulator.ca.ca_bundle))
+        work = BatchWorkspace(Azure(emulator), DEV, tmp_path)
+        step = work.command("sleep", f"sleep 300 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait")
+        pipeline = work.pipeline("pipe", {"sleep": {"component": step}})
+        work.ml.jobs.create_or_update(work.job(pipeline))
+        until(pids.exists, "the step begins")
+        running = [int(pid) for pid in pids.read_text().split()]
+        assert all(psutil.pid_exists(pid) for pid in running)
+    assert len(running) == 2
+    assert not any(psutil.pid_exists(pid) for pid in running)
+
+
+def test_jobs_of_one_name_in_two_workspaces_are_two(work: BatchWorkspace, azure: Azure, tmp_path: Path) -> None:
+    other = BatchWorkspace(azure, TEST, tmp_path)
+    command = (
+        f"until test -e {tmp_path}/go; do sleep 0.05; done; echo $AZUREML_ARM_WORKSPACE_NAME > ${{{{outputs.o}}}}/w"
+    )
+    for each in (work, other):
+        step = each.command("wait", command, outputs={"o": FOLDER})
+        node = {"component": step, "outputs": {"o": "${{parent.outputs.o}}"}}
+        pipeline = each.pipeline("pipe", {"wait": node}, outputs={"o": FOLDER})
+        each.ml.jobs.create_or_update(each.job(pipeline, name=f"{work.name}-job", outputs={"o": each.place("out/")}))
+        until(partial(each.steps, f"{work.name}-job"), "its step begins")
+    (tmp_path / "go").touch()
+    assert [each.ended(f"{work.name}-job").status for each in (work, other)] == ["Completed"] * 2
+    assert [each.files("out/")["w"] for each in (work, other)] == [f"{DEV.name}\n", f"{TEST.name}\n"]
 
 
 def test_a_job_that_nothing_runs_can_be_cancelled(azure: Azure, work: BatchWorkspace) -> None:
