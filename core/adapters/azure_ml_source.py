@@ -52,7 +52,7 @@ class AzureMLSource:
         )
 
     def runs(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
-        """Resource Manager knows jobs; of a step or child run it answers without properties, and the run history helps."""
+        """Resource Manager knows jobs, and answers for a step or child run without properties; the run history has all."""
         found: list[Run] = []
         following: str | None = run_id
         while following and len(found) < DEPTH_LIMIT and following not in {run.id for run in found}:
@@ -66,17 +66,15 @@ class AzureMLSource:
     def _described(
         self, workspace: WorkspaceId, run_id: str, properties: Mapping[str, Any] | None
     ) -> tuple[Run, str | None]:
-        """The run, and the name of its parent if it has one."""
-        if properties is not None:
-            run = Run(
-                id=run_id,
-                job_type=properties.get("jobType"),
-                properties=_texts(properties.get("properties")),
-                tags=_texts(properties.get("tags")),
-            )
-            return run, properties.get("parentJobName")
+        """The run, and the name of its parent if it has one: that only the run history knows."""
         history = run_history.run(self._credential, self._arm(workspace), workspace, run_id)
-        run = Run(id=run_id, properties=_texts(history.get("properties")), tags=_texts(history.get("tags")))
+        told = properties if properties is not None else history
+        run = Run(
+            id=run_id,
+            job_type=told.get("jobType"),
+            properties=_texts(told.get("properties")),
+            tags=_texts(told.get("tags")),
+        )
         return run, history.get("parentRunId") or history.get("rootRunId")
 
     def run_folder(self, workspace: WorkspaceId, run_id: str, path: str) -> Manifest | None:

@@ -184,6 +184,8 @@ class Assets:
         """The properties that a PUT stores, with what the service adds to them."""
         given = {key: value for key, value in (body.get("properties") or {}).items() if value is not None}
         properties = {"tags": {}, "properties": {}, "isArchived": False, "isAnonymous": False} | given
+        # The service keeps texts, whatever a client sends: the SDK's version of its hash is a number.
+        properties["properties"] = {key: str(value) for key, value in properties["properties"].items()}
         if kind == "models":
             return self._complete_model(workspace, properties)
         if kind == "environments":

@@ -209,7 +209,6 @@ class Jobs:
             "outputs": self._outputs(workspace, job),
             "services": {},
             "isArchived": job.archived,
-            "parentJobName": job.parent,
         }
         return envelope | {"properties": TYPE_DEFAULTS.get(job.job_type, {}) | job.details | properties}
 
