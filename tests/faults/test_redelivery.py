@@ -8,7 +8,7 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from tests import models
 from tests.e2e.test_realtime import ask, register
-from tests.faults.test_kill_points import LOCK_SECONDS, SERVICE, effective_writes, last_number
+from tests.faults.killing import LOCK_SECONDS, SERVICE, effective_writes, last_number
 from tests.local import LocalAzure
 
 

@@ -1,0 +1,186 @@
+"""SIGKILL of the function host before and after effect calls, which are read from what a promotion really did."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tests.e2e.test_realtime import register
+from tests.local import LocalAzure
+from tests.models import SavedModel
+
+SERVICE = "promotion-service"
+WRITES = frozenset({"PUT", "POST", "PATCH", "MERGE", "DELETE", "SEND", "COMPLETE"})
+# What changes the target: the calls between two of these belong together.
+MILESTONES = frozenset({("arm", "PUT"), ("arm", "DELETE"), ("scoring", "POST")})
+LOCK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Call:
+    """The `skip + 1`-th call of a shape."""
+
+    service: str
+    method: str
+    path: str
+    skip: int = 0
+
+    @property
+    def as_fault(self) -> dict[str, Any]:
+        return {**asdict(self), "principal": SERVICE}
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.method} {self.path} #{self.skip + 1}"
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """A call, counted from the milestone before it: polling repeats what is between two milestones as often as it takes."""
+
+    call: Call
+    after: Call | None = None
+
+    def __str__(self) -> str:
+        return f"{self.call}" + (f" after {self.after}" if self.after else "")
+
+
+def shape(path: str) -> str:
+    """A path as a regular expression that fits the same call for another version."""
+    escaped = re.escape(path)
+    for varying in (
+        r"[0-9a-f]{40,}",
+        r"[0-9a-f]{32}",
+        r"v\d+\\-[0-9a-f]{8}",
+        r"\\-\d+\\-[0-9a-f]{10}\\-1",
+        r"versions/[0-9a-f]{16}",
+        r"versions/\d+",
+    ):
+        escaped = re.sub(varying, lambda _: ".+", escaped)
+    escaped = re.sub(r"step\\-\w+\\-\d+", lambda _: "step.+", escaped)
+    # Copies of the files of one model are one kind of call.
+    return re.sub(r"(promoted\\-models).*", lambda found: f"{found[1]}/.+", escaped) + "$"
+
+
+def kill_points(entries: list[dict[str, Any]]) -> Iterator[KillPoint]:
+    """Every effect call, of those alike between two milestones the first."""
+    calls_of: Counter[tuple[str, str, str]] = Counter()
+    milestone: Call | None = None
+    since_milestone: set[tuple[str, str, str]] = set()
+    for entry in entries:
+        key = (entry["service"], entry["method"], shape(entry["path"]))
+        if key[:2] in MILESTONES:
+            milestone = Call(*key, skip=calls_of[key])
+            calls_of[key] += 1
+            since_milestone.clear()
+            yield KillPoint(milestone)
+        elif key not in since_milestone:
+            since_milestone.add(key)
+            yield KillPoint(Call(*key), after=milestone)
+
+
+def effects_since(azure: LocalAzure, number: int) -> list[dict[str, Any]]:
+    found = azure.control.requests(number, principal=SERVICE)
+    return [entry for entry in found if entry["method"] in WRITES and entry["service"] != "identity"]
+
+
+def last_number(azure: LocalAzure) -> int:
+    return max((entry["number"] for entry in azure.control.requests()), default=0)
+
+
+def effective_writes(azure: LocalAzure, since: int) -> dict[str, int]:
+    """How often each write reached the target: not those that a fault kept from it, nor those that it refused."""
+    counted: dict[str, int] = {}
+    for entry in effects_since(azure, since):
+        if entry["service"] != "arm" or entry["detail"].get("fault") == "before":
+            continue
+        if entry["method"] == "POST" or (entry["status"] or 0) >= 400:
+            continue
+        name = f"{entry['method']} {shape(entry['path'])}"
+        counted[name] = counted.get(name, 0) + 1
+    return counted
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is promoted again and again while the host is being killed."""
+
+    azure: LocalAzure
+    model: str
+    saved: SavedModel
+
+    def next_version(self, number: int) -> str:
+        """The same model with one more file: other content, so that everything is copied again."""
+        (self.saved.folder / "build.txt").write_text(f"build {number}")
+        return register(self.azure, self.model, self.saved, **{"promote-to": "prod"})
+
+    def kill_points(self, numbers: Iterator[int]) -> tuple[list[KillPoint], dict[str, int]]:
+        """What the second promotion does, and how often each write reaches the target in it."""
+        self.azure.control.advance(3600)  # scheduled messages are then due at once: hops follow without a pause
+        self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+        before = last_number(self.azure)
+        self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+        return list(kill_points(effects_since(self.azure, before))), effective_writes(self.azure, before)
+
+    def problems_of(self, point: KillPoint, number: int, expected: dict[str, int]) -> list[str]:
+        """Kill the host at this point of a promotion, twice; what is then not as it should be."""
+        problems = []
+        before = last_number(self.azure)
+        version, kills = next_version_killed_at(self, number, point)
+        if kills == 0:
+            problems.append(f"{point}: never reached")
+        row = self.azure.wait_for_end(self.model, version)
+        if row["state"] != "succeeded":
+            problems.append(f"{point}: {row['state']}: {row['why']}")
+        if (written := effective_writes(self.azure, before)) != expected:
+            problems.append(f"{point}: {written} instead of {expected}")
+        stable = row["result"]["deployment"] if row["result"] else ""
+        deleted = [e["path"] for e in effects_since(self.azure, before) if e["method"] == "DELETE"]
+        if any(path.endswith(f"/{stable}") for path in deleted):
+            problems.append(f"{point}: deleted the deployment with the traffic: {deleted}")
+        return problems
+
+
+def next_version_killed_at(subject: Subject, number: int, point: KillPoint) -> tuple[str, int]:
+    """Promote the next version; kill the host before this call has its effect, and again after it had it.
+
+    The version and how often the host was killed: once where the call needs no second try.
+    """
+    azure = subject.azure
+    if point.after is None:
+        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        version = subject.next_version(number)
+    else:
+        milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
+        version = subject.next_version(number)
+        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
+        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        azure.control.release(milestone)
+    if not kill_when_held(subject, fault, version):
+        return version, 0
+    fault = azure.control.plant(**replace(point.call, skip=0).as_fault, phase="after", hold=True, drop=True)
+    azure.control.post("/function-app/start")
+    azure.control.advance(LOCK_SECONDS + 1)
+    if not kill_when_held(subject, fault, version):
+        return version, 1
+    azure.control.post("/function-app/start")
+    azure.control.advance(LOCK_SECONDS + 1)
+    return version, 2
+
+
+def kill_when_held(subject: Subject, fault: int, version: str) -> bool:
+    """SIGKILL the host once the call waits in the fault; False if the promotion ended without another such call."""
+    azure = subject.azure
+
+    def held() -> bool | None:
+        if azure.control.fault(fault)["held"]:
+            return True
+        ended = [row for row in azure.promotions_of(subject.model, version) if row["state"] == "succeeded"]
+        return False if ended else None
+
+    was_held = azure.wait_for(held, what=f"fault {fault}")
+    if was_held:
+        azure.control.post("/function-app/kill")
+    azure.control.release(fault)
+    azure.control.delete(f"/faults/{fault}")
+    return was_held
