@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from demo.models import Trained
-
 from tests.local import LocalAzure
 
 
