@@ -29,7 +29,8 @@ def package(material: Material) -> Packaged:
         return mlflow.package(material, material.folder, "")
     if (below := designer.directory(files)) is not None or designer.has_part(material):
         return designer.package(material, below)
-    if (model := automl.find(material)) is not None:
+    # Automated ML leaves no score.py: who wrote one over its model means it.
+    if (model := automl.find(material)) is not None and not script.is_above(files, model.below):
         return automl.package(material, model)
     if "score.py" in {PurePosixPath(path).name for path in files}:
         return script.package(material)

@@ -37,6 +37,12 @@ CODE_SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".toml", ".txt", ".c
 CODE_LIMIT = 100
 
 
+def is_above(files: tuple[str, ...], below: str) -> bool:
+    """Whether somebody put a script of their own, with its conda file, at or above this folder."""
+    places = ["/".join(below.split("/")[:depth]) for depth in range(len(below.split("/")) + 1)] if below else [""]
+    return any(named(files, place, ("score.py",)) and named(files, place, CONDA_NAMES) for place in places)
+
+
 def package(material: Material) -> Packaged:
     """score.py in the model folder, with the texts beside it and a conda file beside or above."""
     folder = material.folder

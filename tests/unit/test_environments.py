@@ -39,7 +39,7 @@ PLAIN = "dependencies:\n- python=3.11\n- pip\n- pip:\n  - pandas==2.3.3\n"
 
 
 def lines(environment: Environment) -> list[str]:
-    found = []
+    found: list[str] = []
     for each in yaml.safe_load(environment.conda_file)["dependencies"]:
         found += each["pip"] if isinstance(each, dict) else [each]
     return found

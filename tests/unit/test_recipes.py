@@ -269,6 +269,14 @@ def test_raw_requests_are_served_online_and_refused_in_batch() -> None:
     assert "takes raw HTTP requests, which a batch job does not make" in str(refused(files))
 
 
+def test_a_script_that_somebody_wrote_over_an_automl_model_is_meant() -> None:
+    own = {"score.py": SCORE, "conda.yaml": CONDA}
+    assert packaged(own | below("models/outputs", AUTOML)).recipe.kind == "script"
+    assert packaged(own | AUTOML).recipe.kind == "script"
+    assert packaged(below("elsewhere", own) | below("outputs", AUTOML)).recipe.kind == "automl"
+    assert packaged({"score.py": SCORE} | AUTOML).recipe.kind == "automl", "without an environment it cannot be served"
+
+
 @pytest.mark.parametrize(
     ("files", "run", "why"),
     [
