@@ -24,8 +24,9 @@ DESIGNER_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 
 SERVER, DEFAULTS, MONITORING = "azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring"
 # The last server for each Python that it has left behind; for newer ones, the version that this service is tested with.
+# A range and no pin: newer servers want a newer gunicorn than the MLflow of some years ago allows.
 _SERVERS = {(3, 6): "0.7.7", (3, 7): "0.8.4.2", (3, 8): "1.3.4"}
-_NEWEST_SERVER = "1.5.1"
+_OLDEST_SERVER, _NEWEST_SERVER = "0.7.7", "1.5.1"
 # What the modules of Designer depend on through one another, by the version of azureml-designer-classic-modules.
 _DESIGNER_PINS = {
     "0.0.160": ("0.0.67", "1.35.0"),
@@ -142,7 +143,8 @@ def for_designer(conda: str, *, where: str) -> Environment:
     elif not found.has("azureml-designer-core"):
         # The last version of it with anything inside.
         found.add("azureml-designer-core<0.0.87", "newer versions of it are empty packages")
-    if not found.has(SERVER):
+    if not found.has(SERVER) and found.version_of(DEFAULTS) is None:
+        # Pinned, azureml-defaults brings the server of its time; unpinned, one that has left Designer's Python behind.
         _add_server(found)
     return found.environment(DESIGNER_IMAGE)
 
@@ -190,7 +192,7 @@ def _add_server(found: _Conda) -> None:
     why = "Azure's inference server" + (
         f", in the last version for Python {python[0]}.{python[1]}" if python in _SERVERS else ""
     )
-    found.add(f"{SERVER}=={version}", why)
+    found.add(f"{SERVER}>={_OLDEST_SERVER},<={version}", why)
 
 
 def _pin(found: _Conda, name: str, version: str, why: str) -> None:

@@ -54,7 +54,7 @@ def test_a_file_that_is_well_is_left_alone() -> None:
 def test_automl_for_texts_gets_what_its_scoring_file_imports() -> None:
     conda = "dependencies:\n- python=3.7\n- pip:\n  - azureml-automl-dnn-nlp==1.42.0\n"
     found = environments.for_automl(conda, where="c.yml")
-    assert lines(found)[2:] == ["inference-schema", "azureml-inference-server-http==0.8.4.2"]
+    assert lines(found)[2:] == ["inference-schema", "azureml-inference-server-http>=0.7.7,<=0.8.4.2"]
     assert any("the last version for Python 3.7" in repair for repair in found.repairs)
 
 
@@ -81,13 +81,14 @@ def test_designers_packages_are_kept_from_their_empty_versions(modules: str, cor
     found = environments.for_designer(DESIGNER.replace("0.0.182", modules), where="c.yml")
     assert {f"azureml-designer-core=={core}", f"azureml-defaults=={defaults}"} <= set(lines(found))
     assert "azureml-defaults" not in lines(found)
+    assert not any("inference-server" in line for line in lines(found)), "azureml-defaults brings the one of its time"
     assert "pip=20.2" in lines(found), "a newer pip refuses what these packages ask of each other"
     assert found.image == environments.DESIGNER_IMAGE
 
 
 def test_designers_packages_of_a_version_that_nobody_has_seen() -> None:
     found = environments.for_designer(DESIGNER.replace("0.0.182", "0.0.185"), where="c.yml")
-    assert "azureml-designer-core<0.0.87" in lines(found)
+    assert {"azureml-designer-core<0.0.87", "azureml-inference-server-http>=0.7.7,<=1.3.4"} <= set(lines(found))
 
 
 def test_what_designer_asks_for_beside_its_modules_stays() -> None:
@@ -105,7 +106,7 @@ def test_what_designer_asks_for_beside_its_modules_stays() -> None:
 )
 def test_the_server_is_one_that_the_python_can_run(python: str, server: str) -> None:
     found = environments.for_script(PLAIN.replace("3.11", python), where="c.yml")
-    assert f"azureml-inference-server-http=={server}" in lines(found)
+    assert f"azureml-inference-server-http>=0.7.7,<={server}" in lines(found)
 
 
 @pytest.mark.parametrize("line", ["azureml-inference-server-http==1.2.0", "azureml_defaults>=1.50", "AzureML-Defaults"])
@@ -115,7 +116,7 @@ def test_a_server_that_is_there_is_enough(line: str) -> None:
 
 def test_a_file_without_pip_gets_it() -> None:
     found = environments.for_script("dependencies:\n- python=3.11\n- numpy\n", where="c.yml")
-    assert lines(found) == ["python=3.11", "numpy", "pip", "azureml-inference-server-http==1.5.1"]
+    assert lines(found) == ["python=3.11", "numpy", "pip", "azureml-inference-server-http>=0.7.7,<=1.5.1"]
 
 
 def test_jobs_get_what_runner_and_driver_import() -> None:
@@ -138,7 +139,7 @@ def test_an_mlflow_model_without_conda_file_gets_one_of_its_requirements() -> No
         "pip",
         "mlflow==3.17.2",
         "scikit-learn",
-        "azureml-inference-server-http==1.5.1",
+        "azureml-inference-server-http>=0.7.7,<=1.5.1",
     ]
 
 
