@@ -144,20 +144,26 @@ class Subject:
 def next_version_killed_at(subject: Subject, number: int, point: KillPoint) -> tuple[str, int]:
     """Promote the next version; kill the host before this call has its effect, and again after it had it.
 
-    The version and how often the host was killed: once where the call needs no second try.
+    Calls that do not change the target are only killed after their effect: before it, all is as it was after the call
+    before. The version and how often the host was killed: once where the call needs no second try.
     """
     azure = subject.azure
+    first = "before" if point.after is None else "after"
     if point.after is None:
-        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
         version = subject.next_version(number)
     else:
         milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
         version = subject.next_version(number)
         azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
-        fault = azure.control.plant(**point.call.as_fault, phase="before", hold=True, drop=True)
+        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
         azure.control.release(milestone)
     if not kill_when_held(subject, fault, version):
         return version, 0
+    if first == "after":
+        azure.control.post("/function-app/start")
+        azure.control.advance(LOCK_SECONDS + 1)
+        return version, 1
     fault = azure.control.plant(**replace(point.call, skip=0).as_fault, phase="after", hold=True, drop=True)
     azure.control.post("/function-app/start")
     azure.control.advance(LOCK_SECONDS + 1)

@@ -70,7 +70,7 @@ def test_two_hundred_endpoints_wait_at_once(own_azure: LocalAzure, tmp_path: Pat
     # What waits is messages in the queue: no thread, no connection, no function for each of them.
     host = psutil.Process(own_azure.control.get("/function-app")["pid"])
     assert host.num_threads() < 64
-    assert len(host.net_connections()) < 100
+    assert len(host.net_connections()) < MANY  # some for each thread of the worker, however many wait
 
     # And those who come after them are served.
     own_azure.control.put("/azure-ml/durations", {"deployment": 0})

@@ -86,9 +86,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
 # ------------------------------------------------------------------------------------------------------------- Automated ML
 
 
-@pytest.mark.parametrize(
-    ("task", "scoring", "method"), [("regression", "v1", "predict"), ("classification", "both", "predict_proba")]
-)
+@pytest.mark.parametrize(("task", "scoring", "method"), [("classification", "both", "predict_proba")])
 def test_automated_ml_with_its_scoring_file(
     azure: Azure, ml: MLClient, tmp_path: Path, task: Any, scoring: Any, method: Any
 ) -> None:
@@ -176,18 +174,6 @@ def test_what_looks_like_a_designer_model_and_is_none(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- notebooks
-
-
-def test_a_scoring_script_of_ones_own(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
-    trained = notebook.custom_script(tmp_path / "notebook")
-    endpoint = deploy(azure, ml, registered(azure, ml, trained), trained.folder, "score.py", "conda.yaml")
-    assert trained.answers(ask(azure, ml, endpoint, trained.request).json()) == trained.predictions
-
-
-def test_an_mlflow_model_without_code(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
-    trained = notebook.mlflow(tmp_path / "notebook", monitoring=True)
-    endpoint = deploy(azure, ml, registered(azure, ml, trained))
-    assert trained.answers(ask(azure, ml, endpoint, trained.request).json()) == trained.predictions
 
 
 @pytest.mark.parametrize("build", [notebook.mlflow, partial(automl.mlflow_form, monitoring=False)])
