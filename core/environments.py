@@ -23,20 +23,40 @@ BASE_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 DESIGNER_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 
 SERVER, DEFAULTS, MONITORING = "azureml-inference-server-http", "azureml-defaults", "azureml-ai-monitoring"
-# The last server for each Python that it has left behind; for newer ones, the version that this service is tested with.
-# A range and no pin: newer servers want a newer gunicorn than the MLflow of some years ago allows.
-_SERVERS = {(3, 6): "0.7.7", (3, 7): "0.8.4.2", (3, 8): "1.3.4"}
-_OLDEST_SERVER, _NEWEST_SERVER = "0.7.7", "1.5.1"
+# Servers by the Python that they run on: up to the last one for a Python, or that this service is tested with. Ranges and
+# no pins: newer servers want a newer gunicorn than the MLflow of some years ago allows. Servers before 1.0 allow libraries
+# with which they do not start, so there are none among those that newer Pythons may get.
+_SERVERS = {(3, 6): "==0.7.7", (3, 7): ">=0.7.7,<=0.8.4.2", (3, 8): ">=1.0,<=1.3.4"}
+_NEWEST_SERVERS = ">=1.0,<=1.5.1"
+# From here on azureml-defaults brings a server; what older ones depend on (azureml-dataprep-rslex) is deleted.
+_FIRST_DEFAULTS = (1, 34)
+# Up to here its server allows libraries that have dropped what its Flask imports.
+_FIRST_DEFAULTS_WITH_NEWER_FLASK = (1, 49)
+# Up to here gunicorn is 20.1, which imports pkg_resources without asking for setuptools.
+_FIRST_WITH_NEWER_GUNICORN = {DEFAULTS: (1, 58), "mlflow": (2, 12)}
 # What the modules of Designer depend on through one another, by the version of azureml-designer-classic-modules.
+_DESIGNER_MODULES = "azureml-designer-classic-modules"
 _DESIGNER_PINS = {
     "0.0.160": ("0.0.67", "1.35.0"),
     "0.0.161": ("0.0.68", "1.36.0"),
-    "0.0.176": ("0.0.77", "1.43.0"),
-    "0.0.177": ("0.0.77", "1.43.0"),
-    "0.0.182": ("0.0.80", "1.54.0"),
+    **dict.fromkeys(("0.0.175", "0.0.176", "0.0.177"), ("0.0.77", "1.43.0")),
+    "0.0.178": ("0.0.78", "1.54.0"),
+    **dict.fromkeys([f"0.0.{number}" for number in range(179, 187)], ("0.0.80", "1.54.0")),
 }
-# The Python of Automated ML's environments, from the first version of azureml-train-automl-runtime that had it.
-_AUTOML_PYTHONS = (((1, 60), "3.9"), ((1, 45), "3.8"), ((1, 30), "3.7"), ((0, 0), "3.6"))
+_AUTOML = (
+    "azureml-train-automl-runtime",
+    "azureml-automl-runtime",
+    "azureml-automl-dnn-nlp",
+    "azureml-automl-dnn-vision",
+)
+# The Python of Automated ML's environments, for the versions of which it is known: from, to, Python.
+_AUTOML_PYTHONS = (((1, 42), (1, 44), "3.7"), ((1, 50), (1, 52), "3.8"), ((1, 60), (1, 60), "3.9"))
+# What jobs need, why, and the packages that bring it in the version that goes with them.
+_FOR_JOBS = (
+    ("azureml-core", "Azure ML's runner of parallel jobs imports it", (DEFAULTS,)),
+    ("pandas", "input files are read with it", ("mlflow", _DESIGNER_MODULES, "azureml-designer-core", *_AUTOML)),
+    ("pyarrow", "Parquet files are read with it", ("mlflow", "azureml-designer-core", DEFAULTS, *_AUTOML)),
+)
 _NODE_LIMIT = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -92,17 +112,26 @@ class _Conda:
         return any(_name(line) in names for line in self.lines())
 
     def version_of(self, name: str) -> str | None:
-        """The exact version that a package is pinned to."""
+        """The version that a package is pinned to, exactly or but for its last number (`~=`)."""
         for line in self.lines():
-            if _name(line) == name and (found := re.search(r"={1,3}\s*([0-9][0-9a-zA-Z.]*)", line)):
+            if _name(line) == name and (found := re.match(r"[^<>=!~;]*(?:={1,3}|~=)\s*([0-9][0-9a-zA-Z.]*)", line)):
                 return found[1]
+        return None
+
+    def release_of(self, *names: str) -> tuple[int, int] | None:
+        """The first two numbers of the version of the first of these packages that has one."""
+        for name in names:
+            if found := re.match(r"(\d+)\.(\d+)", self.version_of(name) or ""):
+                return int(found[1]), int(found[2])
         return None
 
     @property
     def python(self) -> tuple[int, int] | None:
+        """None if the file leaves open which it is."""
         for line in self.dependencies:
-            if isinstance(line, str) and _name(line) == "python" and (found := re.search(r"(\d+)\.(\d+)", line)):
-                return int(found[1]), int(found[2])
+            if isinstance(line, str) and _name(line) == "python":
+                found = re.match(r"[^<>=!~]*?(?:={1,2}|\s)\s*(\d+)\.(\d+)", line)
+                return (int(found[1]), int(found[2])) if found else None
         return None
 
     def add(self, line: str, why: str) -> None:
@@ -120,61 +149,64 @@ class _Conda:
 def for_automl(conda: str, *, where: str) -> Environment:
     """Automated ML's `conda_env_v_1_0_0.yml`. Raises Refusal if it cannot be read, or tells nothing of its Python."""
     found = _read(conda, where)
-    if found.python is None:
+    if not found.has("python"):
         _add_automl_python(found, where)
     if not found.has("inference-schema"):
         found.add("inference-schema", "the scoring file imports it")
-    if not found.has(DEFAULTS):
-        _add_server(found)
+    release = found.release_of(*_AUTOML)
+    if release and not found.has(DEFAULTS):
+        # By itself a server would be one that the older packages of Automated ML contradict.
+        found.add(f"{DEFAULTS}~={release[0]}.{release[1]}.0", "it brings the inference server that goes with the rest")
+    _add_server(found, where)
     return found.environment(BASE_IMAGE)
 
 
 def for_designer(conda: str, *, where: str) -> Environment:
-    """Designer's `conda_env.yaml`: with pins, because newer versions of its packages are empty."""
+    """Designer's `conda_env.yaml`: with pins, because newer versions of its packages are empty.
+
+    pip stays at 20.2: what these packages ask of each other cannot be had at once, and pip 20.2 takes what is named first.
+    So the pins also keep azureml-defaults from its newest version, whose server needs a newer Python.
+    """
     found = _read(conda, where)
     if "channels" not in found.document:
         found.document = {"channels": ["conda-forge"], **found.document}
         found.repairs.append("channel conda-forge added: the file names none")
-    modules = found.version_of("azureml-designer-classic-modules")
+    modules = found.version_of(_DESIGNER_MODULES)
     if modules in _DESIGNER_PINS:
         core, defaults = _DESIGNER_PINS[modules]
-        _pin(found, "azureml-designer-core", core, "newer versions of it are empty packages")
-        _pin(found, DEFAULTS, defaults, f"azureml-designer-classic-modules {modules} was made for it")
-    elif not found.has("azureml-designer-core"):
-        # The last version of it with anything inside.
-        found.add("azureml-designer-core<0.0.87", "newer versions of it are empty packages")
-    if not found.has(SERVER) and found.version_of(DEFAULTS) is None:
-        # Pinned, azureml-defaults brings the server of its time; unpinned, one that has left Designer's Python behind.
-        _add_server(found)
+        _limit(found, "azureml-designer-core", f"=={core}", "newer versions of it are empty packages")
+        _limit(found, DEFAULTS, f"=={defaults}", f"{_DESIGNER_MODULES} {modules} was made for it")
+    else:
+        _limit(found, "azureml-designer-core", "<0.0.87", "newer versions of it are empty packages")
+        newest = "<1.48" if found.python == (3, 6) else "<1.56"
+        _limit(found, DEFAULTS, newest, "newer versions of it need a newer Python than Designer's packages run on")
     return found.environment(DESIGNER_IMAGE)
 
 
 def for_script(conda: str, *, where: str) -> Environment:
     """The conda file of a model with a scoring script of its own: served if the server is in it."""
     found = _read(conda, where)
-    if not found.has(SERVER, DEFAULTS):
-        _add_server(found)
+    _add_server(found, where)
     return found.environment(BASE_IMAGE)
 
 
 def for_mlflow(conda: str | None, requirements: str | None, python_env: str | None, *, where: str) -> Environment:
     """An MLflow model's conda file, or one made of its requirements.txt and python_env.yaml."""
     found = _read(conda, where) if conda is not None else _from_requirements(requirements or "", python_env)
-    if not found.has(SERVER, DEFAULTS):
-        _add_server(found)
+    _add_server(found, where)
     return found.environment(BASE_IMAGE)
 
 
 def for_batch(environment: Environment) -> Environment:
-    """The same for jobs: Azure ML's parallel runner needs azureml-core, our driver reads tables with pandas."""
+    """The same for jobs: Azure ML's parallel runner and our driver import packages of their own.
+
+    None is added that another one brings: without a version it would take the place of the one that the model needs.
+    """
     found = _read(environment.conda_file, "conda file")
     found.repairs = list(environment.repairs)
-    if not found.has("azureml-core", DEFAULTS):
-        found.add("azureml-core", "Azure ML's runner of parallel jobs imports it")
-    if not found.has("pandas"):
-        found.add("pandas", "input files are read with it")
-    if not found.has("pyarrow", "mlflow"):
-        found.add("pyarrow", "Parquet files are read with it")
+    for name, why, bringers in _FOR_JOBS:
+        if not found.has(name, *bringers):
+            found.add(name, why)
     return found.environment(environment.image)
 
 
@@ -186,42 +218,61 @@ def needs_own_script(conda: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------- repairs
 
 
-def _add_server(found: _Conda) -> None:
-    python = found.python
-    version = _SERVERS.get(python, _NEWEST_SERVER) if python else _NEWEST_SERVER
-    why = "Azure's inference server" + (
-        f", in the last version for Python {python[0]}.{python[1]}" if python in _SERVERS else ""
-    )
-    found.add(f"{SERVER}>={_OLDEST_SERVER},<={version}", why)
+def _add_server(found: _Conda, where: str) -> None:
+    """The inference server, and limits to the libraries with which older ones do not start any more."""
+    defaults = found.release_of(DEFAULTS)
+    if defaults and defaults < _FIRST_DEFAULTS:
+        raise _refused(
+            f"{where} asks for {DEFAULTS} {found.version_of(DEFAULTS)}, which cannot be installed any more: "
+            "packages that it depends on were deleted from the Python Package Index",
+            "Train the model again with a newer version, or name a conda file in the rule: `scoring.environment.conda_file`.",
+        )
+    if not found.has(SERVER, DEFAULTS):
+        python = found.python
+        why = f", at most the last for Python {python[0]}.{python[1]}" if python in _SERVERS else ""
+        found.add(SERVER + _server_range(python), f"Azure's inference server{why}")
+    if defaults and defaults < _FIRST_DEFAULTS_WITH_NEWER_FLASK:
+        for name in ("werkzeug", "itsdangerous", "markupsafe"):
+            _limit(
+                found,
+                name,
+                "<2.1",
+                f"newer ones lack what the Flask of {DEFAULTS} {found.version_of(DEFAULTS)} imports",
+            )
+    if _may_lack_pkg_resources(found):
+        _limit(found, "setuptools", "<81", "the server's gunicorn imports pkg_resources, which newer ones do not have")
 
 
-def _pin(found: _Conda, name: str, version: str, why: str) -> None:
-    """Add the package with its version, or give the version to the one that is there without."""
-    pip = found.pip
-    for index, line in enumerate(pip):
-        if _name(line) == name:
-            if found.version_of(name) is None:
-                pip[index] = f"{name}=={version}"
-                found.repairs.append(f"{name} pinned to {version}: {why}")
-            return
-    found.add(f"{name}=={version}", why)
+def _server_range(python: tuple[int, int] | None) -> str:
+    return _SERVERS.get(python, _NEWEST_SERVERS) if python else _NEWEST_SERVERS
+
+
+def _may_lack_pkg_resources(found: _Conda) -> bool:
+    """Setuptools for Python 3.8 and older all have it."""
+    if found.python and found.python < (3, 9):
+        return False
+    releases = ((found.release_of(name), newer) for name, newer in _FIRST_WITH_NEWER_GUNICORN.items())
+    return any(release is not None and release < newer for release, newer in releases)
+
+
+def _limit(found: _Conda, name: str, versions: str, why: str) -> None:
+    """Add the package in these versions, or limit the one that is there without any; what has versions keeps them."""
+    if not found.has(name):
+        found.add(name + versions, why)
+        return
+    for index, line in enumerate(found.pip):
+        if isinstance(line, str) and _name(line) == name and not re.search(r"[<>=!~@;]", line):
+            found.pip[index] = line.strip() + versions
+            found.repairs.append(f"{name}{versions} instead of any version: {why}")
 
 
 def _add_automl_python(found: _Conda, where: str) -> None:
-    version = next(
-        (
-            text
-            for name in ("azureml-train-automl-runtime", "azureml-automl-runtime", "azureml-automl-dnn-nlp")
-            if (text := found.version_of(name))
-        ),
-        None,
-    )
-    numbers = re.match(r"(\d+)\.(\d+)", version or "")
-    if numbers is None:
+    release = found.release_of(*_AUTOML)
+    python = next((each for first, last, each in _AUTOML_PYTHONS if release and first <= release <= last), None)
+    if release is None or python is None:
         raise _refused(f"{where} names no Python version", "Add the line `- python=3.x` of the training environment.")
-    release = int(numbers[1]), int(numbers[2])
-    python = next(text for since, text in _AUTOML_PYTHONS if release >= since)
     found.dependencies.insert(0, f"python={python}")
+    version = f"{release[0]}.{release[1]}"
     found.repairs.append(f"python={python} added: Automated ML {version} was made for it, and the file names none")
 
 

@@ -52,30 +52,74 @@ def test_a_file_that_is_well_is_left_alone() -> None:
 
 
 def test_automl_for_texts_gets_what_its_scoring_file_imports() -> None:
-    conda = "dependencies:\n- python=3.7\n- pip:\n  - azureml-automl-dnn-nlp==1.42.0\n"
+    """A server by itself would contradict the azureml-defaults that these packages depend on, unseen by this file."""
+    conda = "dependencies:\n- python=3.8\n- pip:\n  - azureml-automl-dnn-nlp==1.50.0.post1\n"
     found = environments.for_automl(conda, where="c.yml")
-    assert lines(found)[2:] == ["inference-schema", "azureml-inference-server-http>=0.7.7,<=0.8.4.2"]
-    assert any("the last version for Python 3.7" in repair for repair in found.repairs)
+    assert lines(found)[2:] == ["inference-schema", "azureml-defaults~=1.50.0"]
 
 
 @pytest.mark.parametrize(
-    ("version", "python"), [("1.60.0", "3.9"), ("1.52.0", "3.8"), ("1.44.0", "3.7"), ("1.20.0", "3.6")]
+    ("version", "limited"), [("1.34.0", True), ("1.48.0", True), ("1.49.0", False), ("1.60.0", False)]
 )
+def test_servers_of_some_years_are_kept_from_libraries_with_which_they_do_not_start(
+    version: str, limited: bool
+) -> None:
+    conda = AUTOML.replace("azureml-defaults==1.51.0", f"azureml-defaults=={version}")
+    found = environments.for_automl(conda, where="c.yml")
+    limits = {"werkzeug<2.1", "itsdangerous<2.1", "markupsafe<2.1"}
+    assert limits & set(lines(found)) == (limits if limited else set())
+
+
+def test_what_cannot_be_installed_any_more_is_refused() -> None:
+    conda = AUTOML.replace("azureml-defaults==1.51.0", "azureml-defaults==1.33.0")
+    with pytest.raises(
+        Refusal, match=r"c\.yml asks for azureml-defaults 1\.33\.0, which cannot be installed"
+    ) as refused:
+        environments.for_automl(conda, where="c.yml")
+    assert "scoring.environment.conda_file" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("python", "line", "limited"),
+    [
+        ("3.10", "mlflow==2.9.2", True),
+        ("3.10", "azureml-defaults==1.54.0", True),
+        ("3.8", "mlflow==2.9.2", False),
+        ("3.10", "mlflow==2.12.2", False),
+        ("3.10", "mlflow", False),
+    ],
+)
+def test_gunicorn_gets_the_setuptools_that_it_forgot_to_ask_for(python: str, line: str, limited: bool) -> None:
+    found = environments.for_script(PLAIN.replace("3.11", python) + f"  - {line}\n", where="c.yml")
+    assert ("setuptools<81" in lines(found)) is limited
+    own = environments.for_script(PLAIN + f"  - {line}\n  - setuptools==65.0\n", where="c.yml")
+    assert "setuptools<81" not in lines(own)
+
+
+@pytest.mark.parametrize(("version", "python"), [("1.60.0", "3.9"), ("1.52.0.post1", "3.8"), ("1.44.0", "3.7")])
 def test_a_python_that_was_taken_out_is_put_back(version: str, python: str) -> None:
     """A pickle cannot be loaded by any Python."""
     conda = AUTOML.replace("- python=3.8.17\n", "# - python=3.8.17\n").replace("1.51.0.post2", version)
     assert lines(environments.for_automl(conda, where="c.yml"))[0] == f"python={python}"
 
 
-def test_a_python_that_nothing_tells_is_refused() -> None:
+@pytest.mark.parametrize(
+    "line", ["numpy", "azureml-train-automl-runtime==1.47.0", "azureml-train-automl-runtime>=1.50"]
+)
+def test_a_python_that_nothing_tells_is_refused(line: str) -> None:
     with pytest.raises(Refusal, match=r"c\.yml names no Python version") as refused:
-        environments.for_automl("dependencies:\n- numpy\n", where="c.yml")
+        environments.for_automl(f"dependencies:\n- pip: ['{line}']\n", where="c.yml")
     assert "python=3.x" in refused.value.remedy
 
 
 @pytest.mark.parametrize(
     ("modules", "core", "defaults"),
-    [("0.0.182", "0.0.80", "1.54.0"), ("0.0.177", "0.0.77", "1.43.0"), ("0.0.160", "0.0.67", "1.35.0")],
+    [
+        ("0.0.182", "0.0.80", "1.54.0"),
+        ("0.0.185", "0.0.80", "1.54.0"),
+        ("0.0.177", "0.0.77", "1.43.0"),
+        ("0.0.160", "0.0.67", "1.35.0"),
+    ],
 )
 def test_designers_packages_are_kept_from_their_empty_versions(modules: str, core: str, defaults: str) -> None:
     found = environments.for_designer(DESIGNER.replace("0.0.182", modules), where="c.yml")
@@ -86,9 +130,26 @@ def test_designers_packages_are_kept_from_their_empty_versions(modules: str, cor
     assert found.image == environments.DESIGNER_IMAGE
 
 
-def test_designers_packages_of_a_version_that_nobody_has_seen() -> None:
-    found = environments.for_designer(DESIGNER.replace("0.0.182", "0.0.185"), where="c.yml")
-    assert {"azureml-designer-core<0.0.87", "azureml-inference-server-http>=0.7.7,<=1.3.4"} <= set(lines(found))
+@pytest.mark.parametrize(("python", "defaults"), [("3.8.10", "<1.56"), ("3.6.8", "<1.48")])
+def test_designers_packages_of_a_version_that_nobody_has_seen(python: str, defaults: str) -> None:
+    conda = DESIGNER.replace("classic-modules==0.0.182", "pytorch-modules==0.0.69").replace("3.8.10", python)
+    found = environments.for_designer(conda, where="c.yml")
+    assert {"azureml-designer-core<0.0.87", f"azureml-defaults{defaults}"} <= set(lines(found))
+    assert "azureml-defaults" not in lines(found)
+
+
+def test_jobs_leave_the_pandas_that_designers_packages_bring() -> None:
+    """pip 20.2 takes what is named first: pandas without a version would be the newest, and the model could not be loaded."""
+    found = environments.for_designer(DESIGNER, where="c.yml")
+    assert lines(environments.for_batch(found)) == lines(found)
+
+
+@pytest.mark.parametrize("line", ["mlflow==2.9.2", "azureml-defaults==1.60.0", "azureml-train-automl-runtime==1.60.0"])
+def test_jobs_leave_what_other_packages_bring(line: str) -> None:
+    conda = f"dependencies:\n- python=3.9\n- pip: ['{line}', azureml-core, azureml-inference-server-http]\n"
+    found = lines(environments.for_batch(environments.for_script(conda, where="c.yml")))
+    assert "pyarrow" not in found
+    assert ("pandas" in found) is ("defaults" in line)
 
 
 def test_what_designer_asks_for_beside_its_modules_stays() -> None:
@@ -102,11 +163,19 @@ def test_what_designer_asks_for_beside_its_modules_stays() -> None:
 
 @pytest.mark.parametrize(
     ("python", "server"),
-    [("3.6.8", "0.7.7"), ("3.7", "0.8.4.2"), ("3.8.10", "1.3.4"), ("3.9", "1.5.1"), ("3.13", "1.5.1")],
+    [
+        ("python=3.6.8", "==0.7.7"),
+        ("python=3.7", ">=0.7.7,<=0.8.4.2"),
+        ("python==3.8.10", ">=1.0,<=1.3.4"),
+        ("conda-forge::python=3.9", ">=1.0,<=1.5.1"),
+        ("python 3.13.*", ">=1.0,<=1.5.1"),
+        ("python>=3.6", ">=1.0,<=1.5.1"),
+        ("python", ">=1.0,<=1.5.1"),
+    ],
 )
 def test_the_server_is_one_that_the_python_can_run(python: str, server: str) -> None:
-    found = environments.for_script(PLAIN.replace("3.11", python), where="c.yml")
-    assert f"azureml-inference-server-http>=0.7.7,<={server}" in lines(found)
+    found = environments.for_script(PLAIN.replace("python=3.11", python), where="c.yml")
+    assert f"azureml-inference-server-http{server}" in lines(found)
 
 
 @pytest.mark.parametrize("line", ["azureml-inference-server-http==1.2.0", "azureml_defaults>=1.50", "AzureML-Defaults"])
@@ -116,7 +185,7 @@ def test_a_server_that_is_there_is_enough(line: str) -> None:
 
 def test_a_file_without_pip_gets_it() -> None:
     found = environments.for_script("dependencies:\n- python=3.11\n- numpy\n", where="c.yml")
-    assert lines(found) == ["python=3.11", "numpy", "pip", "azureml-inference-server-http>=0.7.7,<=1.5.1"]
+    assert lines(found) == ["python=3.11", "numpy", "pip", "azureml-inference-server-http>=1.0,<=1.5.1"]
 
 
 def test_jobs_get_what_runner_and_driver_import() -> None:
@@ -139,7 +208,7 @@ def test_an_mlflow_model_without_conda_file_gets_one_of_its_requirements() -> No
         "pip",
         "mlflow==3.17.2",
         "scikit-learn",
-        "azureml-inference-server-http>=0.7.7,<=1.5.1",
+        "azureml-inference-server-http>=1.0,<=1.5.1",
     ]
 
 
