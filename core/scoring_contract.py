@@ -69,14 +69,18 @@ def read_contract(script: str, *, where: str) -> Contract:
 
 
 def designer_contract(samples: bytes | None, schema: bytes | None, *, where: str) -> Contract:
-    """The contract of Designer's score.py: a bare array of rows, each with every column of `_schema.json`.
+    """The contract of Designer's score.py: a bare array of rows, each with the columns of `_schema.json` and no others.
 
-    Missing numbers are written `{"isNan": true}` in `_samples.json`, and are sent like that.
+    A missing number is written `{"isNan": true}` in `_samples.json`, which score.py reads as NaN; it takes null as well,
+    in any column. It fails if a column is missing, the label included, or if there is one more; so the sample's rows get
+    exactly those of the schema.
     """
     columns = _schema_columns(_json(schema, "_schema.json")) if schema else None
     rows = _json(samples, where) if samples else None
     if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise _refused(f"{where} is no list of rows")
+    if rows and columns:
+        rows = [{column: row.get(column) for column in columns} for row in rows]
     return Contract(
         style="plain", sample_request=rows or None, request_template=ROWS, rows_as="records", columns=columns
     )

@@ -144,6 +144,13 @@ def test_designers_rows_have_every_column_of_the_schema() -> None:
     assert designer_contract(b"[]", schema, where="_samples.json").sample_request is None
 
 
+def test_a_sample_has_the_columns_of_the_schema_and_no_others() -> None:
+    """Designer's script fails with one too few and with one too many."""
+    schema = b'{"columnAttributes": [{"name": "age"}, {"name": "label"}]}'
+    found = designer_contract(b'[{"more": 1, "age": 2}]', schema, where="_samples.json")
+    assert found.sample_request == [{"age": 2, "label": None}]
+
+
 @pytest.mark.parametrize(
     ("samples", "schema", "why"),
     [
