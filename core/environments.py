@@ -7,14 +7,15 @@ were read from their metadata in the Python Package Index.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import Reason, Refusal
+from core import bounded_yaml
+from core.errors import not_servable
 
 # Azure ML's base images for environments that are built from a conda file. Their newest build brings security updates;
 # the packages come from the conda file alone.
@@ -222,7 +223,7 @@ def _add_server(found: _Conda, where: str) -> None:
     """The inference server, and limits to the libraries with which older ones do not start any more."""
     defaults = found.release_of(DEFAULTS)
     if defaults and defaults < _FIRST_DEFAULTS:
-        raise _refused(
+        raise not_servable(
             f"{where} asks for {DEFAULTS} {found.version_of(DEFAULTS)}, which cannot be installed any more: "
             "packages that it depends on were deleted from the Python Package Index",
             "Train the model again with a newer version, or name a conda file in the rule: `scoring.environment.conda_file`.",
@@ -270,7 +271,9 @@ def _add_automl_python(found: _Conda, where: str) -> None:
     release = found.release_of(*_AUTOML)
     python = next((each for first, last, each in _AUTOML_PYTHONS if release and first <= release <= last), None)
     if release is None or python is None:
-        raise _refused(f"{where} names no Python version", "Add the line `- python=3.x` of the training environment.")
+        raise not_servable(
+            f"{where} names no Python version", "Add the line `- python=3.x` of the training environment."
+        )
     found.dependencies.insert(0, f"python={python}")
     version = f"{release[0]}.{release[1]}"
     found.repairs.append(f"python={python} added: Automated ML {version} was made for it, and the file names none")
@@ -289,30 +292,15 @@ def _from_requirements(requirements: str, python_env: str | None) -> _Conda:
 
 def _read(conda: str, where: str) -> _Conda:
     try:
-        parsed = _plain(yaml.safe_load(conda), iter(range(_NODE_LIMIT)))
+        parsed = bounded_yaml.load(conda, _NODE_LIMIT)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _refused(f"{where} cannot be read: {str(error)[:300]}") from error
+        raise not_servable(f"{where} cannot be read: {str(error)[:300]}") from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("dependencies"), list):
-        raise _refused(f"{where} is no conda file: it has no list of dependencies")
+        raise not_servable(f"{where} is no conda file: it has no list of dependencies")
     return _Conda(parsed)
-
-
-def _plain(value: Any, nodes: Iterator[int]) -> Any:
-    """A copy without aliases, which let a few lines stand for more than memory holds."""
-    if next(nodes, None) is None:
-        raise ValueError(f"it stands for more than {_NODE_LIMIT} values")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, nodes) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item, nodes) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _name(line: str) -> str:
     """The package of a line, without channel, extras and version, in the index's spelling."""
     found = _NAME.match(line.partition("::")[2] or line)
     return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
-
-
-def _refused(message: str, remedy: str = "Correct it where it stands, and register the model again.") -> Refusal:
-    return Refusal(Reason.NOT_SERVABLE, message, remedy=remedy)

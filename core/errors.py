@@ -72,5 +72,10 @@ class Refusal(PromotionError):
         self.remedy = remedy
 
 
+def not_servable(message: str, remedy: str = "Correct it where it stands, and register the model again.") -> Refusal:
+    """The refusal of a model, or of a part of it, that cannot be served as it is."""
+    return Refusal(Reason.NOT_SERVABLE, message, remedy=remedy)
+
+
 class UndecodableMessage(Exception):
     """A message on the queue that is no command of ours: raised, so that the dead-letter queue keeps it whole."""

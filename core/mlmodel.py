@@ -2,29 +2,28 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from core.errors import Reason, Refusal
+from core import bounded_yaml
+from core.errors import not_servable
 from core.packaging import FROM_SIGNATURE
 
 MLMODEL = "MLmodel"
-# Aliases let a few lines stand for more than memory holds; no model needs this much to describe itself.
+# In values: no model needs this much to describe itself.
 NODE_LIMIT = 20_000
 
 
 def parse_mlmodel(content: bytes) -> Mapping[str, Any]:
     """The MLmodel file. Raises Refusal if it cannot be read as one."""
     try:
-        parsed = _plain(yaml.safe_load(content.decode("utf-8")), iter(range(NODE_LIMIT)))
+        parsed = bounded_yaml.load(content.decode("utf-8"), NODE_LIMIT)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that never was
-        raise _not_servable(
-            f"MLmodel cannot be read: {str(error)[:300]}", "Log the model again with MLflow."
-        ) from error
+        raise not_servable(f"MLmodel cannot be read: {str(error)[:300]}", "Log the model again with MLflow.") from error
     if not isinstance(parsed, Mapping) or not isinstance(parsed.get("flavors"), Mapping):
-        raise _not_servable("MLmodel names no flavors", "Log the model again with MLflow.")
+        raise not_servable("MLmodel names no flavors", "Log the model again with MLflow.")
     return parsed
 
 
@@ -96,18 +95,3 @@ _SAMPLE_VALUES: Mapping[str, Any] = {
     "double": 0.0,
     "datetime": "2000-01-01T00:00:00",
 }
-
-
-def _plain(value: Any, nodes: Iterator[int]) -> Any:
-    """As JSON has it: YAML gives dates and the like, even as keys, and lets one thing stand in many places."""
-    if next(nodes, None) is None:
-        raise ValueError(f"it stands for more than {NODE_LIMIT} values")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, nodes) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item, nodes) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _not_servable(message: str, remedy: str) -> Refusal:
-    return Refusal(Reason.NOT_SERVABLE, message, remedy=remedy)

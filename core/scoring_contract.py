@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import Reason, Refusal
+from core.errors import not_servable
 
 ROWS = "$rows"
 # What stands for the sample in the template of a request: a table of rows, wherever it is nested.
@@ -54,11 +54,11 @@ def read_contract(script: str, *, where: str) -> Contract:
     try:
         module = ast.parse(script)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _refused(f"{where} is no valid Python: {error}") from error
+        raise not_servable(f"{where} is no valid Python: {error}") from error
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     missing = [name for name in ("init", "run") if name not in functions]
     if missing:
-        raise _refused(f"{where} has no {' and no '.join(f'{name}()' for name in missing)}")
+        raise not_servable(f"{where} has no {' and no '.join(f'{name}()' for name in missing)}")
     decorators = functions["run"].decorator_list
     if any(_name(decorator) == "rawhttp" for decorator in decorators):
         return Contract(style="raw")
@@ -78,7 +78,7 @@ def designer_contract(samples: bytes | None, schema: bytes | None, *, where: str
     columns = _schema_columns(_json(schema, "_schema.json")) if schema else None
     rows = _json(samples, where) if samples else None
     if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-        raise _refused(f"{where} is no list of rows")
+        raise not_servable(f"{where} is no list of rows")
     if rows and columns:
         rows = [{column: row.get(column) for column in columns} for row in rows]
     return Contract(
@@ -89,7 +89,7 @@ def designer_contract(samples: bytes | None, schema: bytes | None, *, where: str
 def _schema_columns(schema: Any) -> tuple[str, ...]:
     attributes = schema.get("columnAttributes") if isinstance(schema, Mapping) else None
     if not isinstance(attributes, list):
-        raise _refused("_schema.json names no columnAttributes")
+        raise not_servable("_schema.json names no columnAttributes")
     return tuple(str(each["name"]) for each in attributes if isinstance(each, Mapping) and "name" in each)
 
 
@@ -260,8 +260,4 @@ def _json(content: bytes, where: str) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise _refused(f"{where} is no JSON: {str(error)[:200]}") from error
-
-
-def _refused(message: str) -> Refusal:
-    return Refusal(Reason.NOT_SERVABLE, message, remedy="Correct it where it stands, and register the model again.")
+        raise not_servable(f"{where} is no JSON: {str(error)[:200]}") from error

@@ -7,10 +7,10 @@ artifacts of the run that wrote it; what is in neither is named in the refusal.
 
 from pathlib import PurePosixPath
 
-from core.errors import Refusal
+from core.errors import Refusal, not_servable
 from core.mlmodel import MLMODEL
 from core.recipes import automl, designer, mlflow, script
-from core.recipes.material import Folder, GivenScoring, Material, Packaged, looked_in, not_servable, text_of
+from core.recipes.material import Folder, GivenScoring, Material, Packaged, looked_in, text_of
 
 __all__ = ["Folder", "GivenScoring", "Material", "Packaged", "package"]
 
@@ -26,7 +26,7 @@ def package(material: Material) -> Packaged:
             "Register the trained model instead: Train Model module, Outputs + logs, Register model.",
         )
     if MLMODEL in files:
-        return mlflow.package(material, material.folder, "")
+        return mlflow.package(material, "")
     if (below := designer.directory(files)) is not None or designer.has_part(material):
         return designer.package(material, below)
     # Automated ML leaves no score.py: who wrote one over its model means it.

@@ -48,10 +48,10 @@ def package(material: Material, model: ModelFile) -> Packaged:
     """Its scoring file, and the model file alone: newer scoring files want nothing else in AZUREML_MODEL_DIR."""
     nested = f"{model.below}/mlflow-model".lstrip("/")
     if f"{nested}/{MLMODEL}" in material.folder.manifest.paths():
-        return mlflow.package(material, material.folder, nested)
+        return mlflow.package(material, nested)
     places = [(material.folder, model.below), (material.run_folder(OUTPUTS), "")]
-    name, script = first(material, places, AUTOML_SCRIPTS, what="scoring file")
-    _, conda = first(material, places, (AUTOML_CONDA,), what="conda file")
+    name, script = first(places, AUTOML_SCRIPTS, what="scoring file")
+    _, conda = first(places, (AUTOML_CONDA,), what="conda file")
     contract = read_contract(script, where=name)
     environment = environments.for_automl(conda, where=AUTOML_CONDA)
     manifest = material.folder.manifest.selected((model.file,), below=model.below, folder="")

@@ -3,8 +3,9 @@
 from pathlib import PurePosixPath
 
 from core import environments
+from core.errors import not_servable
 from core.packaging import Code
-from core.recipes.material import Folder, Material, Packaged, is_below, looked_in, not_servable, parent, text_of
+from core.recipes.material import Folder, Material, Packaged, is_below, looked_in, parent, text_of
 from core.recipes.serving import scripted
 from core.scoring_contract import designer_contract, read_contract
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from core.environments import Environment
-from core.errors import Reason, Refusal
+from core.errors import not_servable
 from core.packaging import Code, Manifest, Recipe
 
 REALTIME, BATCH = "realtime", "batch"
@@ -58,9 +58,7 @@ class Packaged:
     recipe: Recipe
 
 
-def first(
-    material: Material, places: list[tuple[Folder | None, str]], names: tuple[str, ...], *, what: str
-) -> tuple[str, str]:
+def first(places: list[tuple[Folder | None, str]], names: tuple[str, ...], *, what: str) -> tuple[str, str]:
     """The first of these files, in the first place that has one: its name and text."""
     for folder, below in places:
         if folder and (paths := named(folder.manifest.paths(), below, names)):
@@ -91,21 +89,15 @@ def text_of(folder: Folder, path: str) -> str:
     try:
         return folder.read(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refusal(
-            Reason.NOT_SERVABLE,
-            f"{path} is not UTF-8: {error}",
-            remedy="Save it as UTF-8 and register the model again.",
-        ) from error
+        raise not_servable(f"{path} is not UTF-8: {error}", "Save it as UTF-8 and register the model again.") from error
 
 
 def json_of(text: str, path: str) -> Any:
     try:
         return json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise Refusal(
-            Reason.NOT_SERVABLE,
-            f"{path} is no JSON: {str(error)[:200]}",
-            remedy="Correct it and register the model again.",
+        raise not_servable(
+            f"{path} is no JSON: {str(error)[:200]}", "Correct it and register the model again."
         ) from error
 
 
@@ -116,7 +108,3 @@ def looked_in(folder: Folder, below: str = "", names: tuple[str, ...] = ()) -> s
     there = [path for path in manifest.paths() if is_below(path, below)][:10]
     asked = f"looked for {', '.join(names)} in" if names else "looked in"
     return f"{asked} {place}, which has {', '.join(there) or 'no files'}"
-
-
-def not_servable(message: str, remedy: str) -> Refusal:
-    return Refusal(Reason.NOT_SERVABLE, message, remedy=remedy)

@@ -6,18 +6,19 @@ from typing import Any
 
 from core import environments
 from core.environments import Environment
+from core.errors import not_servable
 from core.mlmodel import MLMODEL, example_path, parse_mlmodel, sample_request
 from core.packaging import Code, Recipe, Serving
-from core.recipes.material import BATCH, REALTIME, Folder, Material, Packaged, looked_in, not_servable, text_of
-from core.recipes.serving import batch, only_if, shipped
+from core.recipes.material import BATCH, REALTIME, Folder, Material, Packaged, is_below, looked_in, text_of
+from core.recipes.serving import batch, shipped
 
 MLFLOW_SCRIPT = "promotion_mlflow_online.py"
 
 
-def package(material: Material, folder: Folder, below: str) -> Packaged:
+def package(material: Material, below: str) -> Packaged:
     """`below` is the folder of MLmodel in the registered one."""
-    manifest = folder.manifest
-    files = tuple(file for file in manifest.files if not below or file.path.startswith(f"{below}/"))
+    folder, manifest = material.folder, material.folder.manifest
+    files = tuple(file for file in manifest.files if is_below(file.path, below))
     paths = {file.path[len(below) :].lstrip("/"): file.path for file in files}
     mlmodel = parse_mlmodel(folder.read(paths[MLMODEL]))
     if "python_function" not in mlmodel["flavors"]:
@@ -29,16 +30,15 @@ def package(material: Material, folder: Folder, below: str) -> Packaged:
     request, source = sample_request(mlmodel, folder.read(paths[example]) if example else None)
     environment, conda = _mlflow_environment(folder, paths)
     name = PurePosixPath(below).name if below else manifest.folder
-    needs_script = environments.needs_own_script(conda)
     script = Code(files={MLFLOW_SCRIPT: shipped(MLFLOW_SCRIPT)}, scoring_script=MLFLOW_SCRIPT)
+    needs_script = environments.needs_own_script(conda)
+    online = Serving(code=script, environment=environment) if needs_script else Serving()
     settings = {"kind": "mlflow", "model": {"name": material.name, "version": material.version}}
     recipe = Recipe(
         kind="mlflow",
         flavors=mlmodel["flavors"],
-        realtime=only_if(
-            REALTIME in material.modes, Serving(code=script, environment=environment) if needs_script else Serving()
-        ),
-        batch=only_if(BATCH in material.modes, batch(settings, {}, environment)),
+        realtime=online if REALTIME in material.modes else None,
+        batch=batch(settings, {}, environment) if BATCH in material.modes else None,
         sample_request=request,
         sample_source=source,
         sample_rows=_rows_of_table(request),

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from core import environments
+from core.errors import not_servable
 from core.packaging import FROM_SCORING_SCRIPT, Code
 from core.recipes.material import (
     Folder,
@@ -15,7 +16,6 @@ from core.recipes.material import (
     json_of,
     looked_in,
     named,
-    not_servable,
     parent,
     text_of,
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 from core import environments
 from core.environments import Environment
+from core.errors import not_servable
 from core.packaging import FROM_SCORING_SCRIPT, Code, Recipe, Serving
-from core.recipes.material import BATCH, REALTIME, Material, not_servable
+from core.recipes.material import BATCH, REALTIME, Material
 from core.scoring_contract import Contract
 
 SCORING = Path(__file__).parents[1] / "scoring"
@@ -45,7 +46,7 @@ def scripted(
     return Recipe(
         kind=kind,
         model_type="custom_model",
-        realtime=only_if(REALTIME in material.modes, Serving(code=code, environment=environment)),
+        realtime=Serving(code=code, environment=environment) if REALTIME in material.modes else None,
         batch=batch(settings, entry, environment) if BATCH in material.modes else None,
         sample_request=request,
         sample_source=source if request is not None else None,
@@ -90,7 +91,3 @@ def batch(settings: Mapping[str, Any], entry: Mapping[str, str], environment: En
 def shipped(name: str) -> str:
     """A script of ours that runs in the target."""
     return (SCORING / name).read_text(encoding="utf-8")
-
-
-def only_if(condition: bool, serving: Serving) -> Serving | None:
-    return serving if condition else None
