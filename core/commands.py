@@ -102,6 +102,10 @@ class PromoteModel(_Message):
         return self.stages[self.stage_number]
 
     @property
+    def is_batch(self) -> bool:
+        return self.stage.serve == "batch"
+
+    @property
     def target(self) -> WorkspaceId:
         return self.targets[self.stage.target]
 
@@ -119,7 +123,7 @@ class PromoteModel(_Message):
 
     @property
     def session_id(self) -> str:
-        return session_id(self.target, "batch" if self.stage.serve == "batch" else "online", self.endpoint)
+        return session_id(self.target, "batch" if self.is_batch else "online", self.endpoint)
 
     @property
     def message_id(self) -> str:

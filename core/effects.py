@@ -127,7 +127,7 @@ def _create_component(target: Target, wanted: Wanted, seen: Seen, _: str) -> Per
 
 
 def _endpoints(target: Target, wanted: Wanted) -> Endpoints:
-    return target.batch if wanted.command.stage.serve == "batch" else target.online
+    return target.batch if wanted.command.is_batch else target.online
 
 
 def _create_endpoint(target: Target, wanted: Wanted, seen: Seen, _: str) -> Performed:
@@ -315,7 +315,7 @@ def _log(target: Target, wanted: Wanted, reason: Reason) -> str | None:
     command = wanted.command
     if reason is Reason.TEST_JOB_FAILED:
         return target.batch.job_log(batch.test_job_name(command))
-    if reason in (Reason.DEPLOYMENT_FAILED, Reason.SMOKE_FAILED) and command.stage.serve == "realtime":
+    if reason in (Reason.DEPLOYMENT_FAILED, Reason.SMOKE_FAILED) and not command.is_batch:
         return target.online.deployment_log(command.endpoint, command.deployment)
     return None
 

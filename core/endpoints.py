@@ -92,24 +92,20 @@ def _deploy(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment | N
 # ------------------------------------------------------------------------------------- where the two kinds differ
 
 
-def _is_batch(wanted: Wanted) -> bool:
-    return wanted.command.stage.serve == "batch"
-
-
 def _component(wanted: Wanted, seen: Seen) -> Step | None:
-    return batch.component(wanted, seen) if _is_batch(wanted) else None
+    return batch.component(wanted, seen) if wanted.command.is_batch else None
 
 
 def _verify(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
-    return batch.verify(wanted, seen) if _is_batch(wanted) else realtime.verify(wanted, seen, ours)
+    return batch.verify(wanted, seen) if wanted.command.is_batch else realtime.verify(wanted, seen, ours)
 
 
 def _schedule(wanted: Wanted, seen: Seen) -> Step | None:
-    return batch.schedule(wanted, seen) if _is_batch(wanted) else None
+    return batch.schedule(wanted, seen) if wanted.command.is_batch else None
 
 
 def _result(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment) -> dict[str, object]:
-    if _is_batch(wanted):
+    if wanted.command.is_batch:
         return batch.result(wanted, seen, endpoint, ours)
     return realtime.result(wanted, endpoint, ours)
 

@@ -33,13 +33,16 @@ _RUN_FOLDER = re.compile(r"(?:^|/)dcid\.([A-Za-z0-9_.-]+)(?:/|$)")
 
 @dataclass(frozen=True)
 class StoredFolder:
-    """`core.recipes.Folder` in a source workspace's storage."""
+    """`core.recipes.Folder` in a source workspace's storage. A text that tells the origin serves the recipe as well."""
 
     source: Source
     manifest: Manifest
+    _texts: dict[str, bytes] = field(default_factory=dict, compare=False)
 
     def read(self, path: str) -> bytes:
-        return self.source.read(self.manifest, path)
+        if path not in self._texts:
+            self._texts[path] = self.source.read(self.manifest, path)
+        return self._texts[path]
 
 
 @dataclass

@@ -105,7 +105,7 @@ class Wanted:
     @property
     def serving(self) -> Serving:
         """How the model runs in the serving mode of the stage. Intake made it, or refused the promotion."""
-        found = self.recipe.batch if self.command.stage.serve == "batch" else self.recipe.realtime
+        found = self.recipe.batch if self.command.is_batch else self.recipe.realtime
         if found is None:
             raise TypeError(f"the recipe of {self.command.promotion_id} has nothing for {self.command.stage.serve}")
         return found

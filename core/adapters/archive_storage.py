@@ -5,25 +5,24 @@ import io
 import threading
 import zipfile
 from collections.abc import Mapping
-from typing import Any
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
+from core.adapters.blobs import HTTP
 from core.adapters.faults import translated
 
 CONTAINER = "promotion-archive"
 # A zip file's times start here; equal bundles give equal files.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 
 
 class StorageArchive:
     """`core.ports.Archive` for Azure Storage. The container is made when first needed."""
 
     def __init__(self, blobs_url: str, credential: TokenCredential) -> None:
-        self._blobs = BlobServiceClient(blobs_url, credential, **_HTTP)
+        self._blobs = BlobServiceClient(blobs_url, credential, **HTTP)
         self._lock = threading.Lock()
         self._exists = False
 

@@ -13,7 +13,7 @@ from azure.core.credentials import TokenCredential
 
 from core.adapters import run_history
 from core.adapters.arm import Arm
-from core.adapters.azure_ml_bodies import body_of, deployments, name_taken, provisioning, with_changes
+from core.adapters.azure_ml_bodies import asset, body_of, deployments, name_taken, provisioning, with_changes
 from core.adapters.batch_component import component_files
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import ARTIFACT_STORE, datastore_container
@@ -113,17 +113,16 @@ class AzureMLBatchEndpoints:
     # --------------------------------------------------------------------------------------------------- components
 
     def component(self, name: str, version: str) -> TargetAsset | None:
-        body = self._arm.find(f"/components/{name}/versions/{version}", api_version=PREVIEW)
-        return TargetAsset(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
+        return asset(self._arm, f"/components/{name}/versions/{version}", api_version=PREVIEW)
 
     def create_component(self, spec: ComponentSpec) -> None:
         """The three steps, under versions that follow from their content; then the pipeline that refers to them."""
         from azure.ai.ml import load_component
 
         for file in component_files(spec, self._workspace):
-            component = load_component(io.StringIO(yaml.safe_dump(file)))
-            path = f"/components/{file['name']}/versions/{file['version']}"
-            if self._arm.find(path, api_version=PREVIEW) is None:
+            if self.component(file["name"], file["version"]) is None:
+                component = load_component(io.StringIO(yaml.safe_dump(file)))
+                path = f"/components/{file['name']}/versions/{file['version']}"
                 self._arm.put(path, body_of(component._to_rest_object()), api_version=PREVIEW)
 
     # --------------------------------------------------------------------------------------------------------- jobs

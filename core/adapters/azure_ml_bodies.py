@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from core.adapters.arm import Arm
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
-from core.ports import Deployment, Provisioning
+from core.ports import Deployment, Provisioning, TargetAsset
 
 _STATES = {
     "succeeded": Provisioning.SUCCEEDED,
@@ -21,6 +21,12 @@ _WRITABLE = ("location", "tags", "identity", "kind", "sku")
 def body_of(rest_object: Any) -> dict[str, Any]:
     """An SDK entity's own REST form. Its method is not public API, hence the pinned SDK and a test on the wire."""
     return dict(rest_object.as_dict())
+
+
+def asset(arm: Arm, path: str, *, api_version: str | None = None) -> TargetAsset | None:
+    """A version of an asset, if it is there."""
+    body = arm.find(path, api_version=api_version)
+    return TargetAsset(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
 
 
 def provisioning(properties: Mapping[str, Any]) -> Provisioning:

@@ -12,7 +12,7 @@ from azure.core.credentials import TokenCredential
 
 from core.adapters.arm import Arm
 from core.adapters.azure_ml_batch import AzureMLBatchEndpoints
-from core.adapters.azure_ml_bodies import body_of
+from core.adapters.azure_ml_bodies import asset, body_of
 from core.adapters.azure_ml_online import AzureMLOnlineEndpoints
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import BlobPath, datastore_container
@@ -43,17 +43,13 @@ class AzureMLTarget:
     # -------------------------------------------------------------------------------------------------------- looks
 
     def model(self, name: str, version: str) -> TargetAsset | None:
-        return self._asset(f"/models/{name}/versions/{version}")
+        return asset(self._arm, f"/models/{name}/versions/{version}")
 
     def code(self, code: Code) -> TargetAsset | None:
-        return self._asset(f"/codes/{CODE_NAME}/versions/{_version(code.digest)}")
+        return asset(self._arm, f"/codes/{CODE_NAME}/versions/{_version(code.digest)}")
 
     def environment(self, environment: Environment) -> TargetAsset | None:
-        return self._asset(f"/environments/{ENVIRONMENT_NAME}/versions/{_version(environment.digest)}")
-
-    def _asset(self, path: str) -> TargetAsset | None:
-        body = self._arm.find(path)
-        return TargetAsset(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
+        return asset(self._arm, f"/environments/{ENVIRONMENT_NAME}/versions/{_version(environment.digest)}")
 
     def copy_states(self, manifest: Manifest) -> tuple[CopyState, ...]:
         return self._blobs.copy_states(manifest, self._destination(manifest))

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from azure.core import MatchConditions
@@ -17,12 +18,15 @@ from azure.storage.blob import (
     generate_blob_sas,
 )
 
+from core.adapters.arm import CONNECT_SECONDS, READ_SECONDS
 from core.adapters.datastores import BlobPath, is_plain
 from core.adapters.faults import translated
 from core.errors import PromotionError, Reason, Refusal, Transient
 from core.packaging import READABLE_LIMIT, File, Manifest
 from core.ports import CopyState, CopyStatus
 
+# For all clients of storage. No retries: the SDK would sleep for many seconds, which a hop does not.
+HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
 # A copy that Azure schedules late must still be allowed to read; a user delegation key lives 7 days at most.
 SAS_LIFETIME = timedelta(hours=24)
 _STARTED = (StorageErrorCode.BLOB_ALREADY_EXISTS, StorageErrorCode.PENDING_COPY_OPERATION)
@@ -191,9 +195,7 @@ class Blobs:
             self._services[account_url] = BlobServiceClient(
                 account_url,
                 self._credential,
-                retry_total=0,  # the SDK would sleep for many seconds; a hop does not
-                connection_timeout=10,
-                read_timeout=30,
+                **HTTP,
             )
         return self._services[account_url]
 

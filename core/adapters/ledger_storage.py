@@ -23,6 +23,7 @@ from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, Re
 from azure.data.tables import TableClient, TableServiceClient, UpdateMode
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
+from core.adapters.blobs import HTTP
 from core.adapters.faults import translated
 from core.errors import Transient
 from core.ledger import EventRecord, Promotion, State, StepRecord
@@ -34,8 +35,6 @@ TEXT_LIMIT = 32_000
 NOTE_LENGTH = 100
 PAGE_LIMIT = 1000  # of Table Storage
 KEPT_DOCUMENTS = 128
-# No retries in the client: it would sleep for many seconds, which a hop does not.
-_HTTP: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 _NESTED = ("result", "verdicts")
 _WHOLE = ("command", *_NESTED)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -45,8 +44,8 @@ class StorageLedger:
     """`core.ports.Ledger` for Azure Storage. Tables and container are made when first needed."""
 
     def __init__(self, tables_url: str, blobs_url: str, credential: TokenCredential) -> None:
-        self._tables = TableServiceClient(tables_url, credential=credential, **_HTTP)
-        self._blobs = BlobServiceClient(blobs_url, credential, **_HTTP)
+        self._tables = TableServiceClient(tables_url, credential=credential, **HTTP)
+        self._blobs = BlobServiceClient(blobs_url, credential, **HTTP)
         self._lock = threading.Lock()
         self._exists = False
         # Documents never change, so each is read once; the manifest of a large model may have some hundred kilobytes.
