@@ -30,9 +30,8 @@ class Workspaces:
     def run_jobs(self, trained: Trained, control: ControlClient) -> None:
         """Let the run that trained the model have happened: training as a service is nothing that runs here."""
         workspace = self._endpoints["source"]["workspace"]
-        for job in trained.jobs:
-            files = _encoded(trained.run_outputs) if trained.run_outputs and job["name"] == trained.run else {}
-            control.post(f"/azure-ml/{workspace}/jobs", {**job, "files": files})
+        for job in jobs_of(trained):
+            control.post(f"/azure-ml/{workspace}/jobs", job)
         for job in reversed(trained.jobs):
             control.post(f"/azure-ml/{workspace}/jobs/{job['name']}/finish", {})
 
@@ -90,9 +89,16 @@ class Workspaces:
         return self._clients[workspace["workspace"]]
 
 
-def _encoded(folder: Path) -> dict[str, dict[str, str]]:
+def jobs_of(trained: Trained) -> list[dict[str, Any]]:
+    """The runs behind a model with what they left, outermost first, as the control API takes them."""
+    outputs = files_of(trained.run_outputs) if trained.run_outputs else {}
+    return [{**job, "files": outputs if job["name"] == trained.run else {}} for job in trained.jobs]
+
+
+def files_of(folder: Path, below: str = "") -> dict[str, dict[str, str]]:
+    """The files of a folder as the control API takes them, `below` before their paths."""
     return {
-        path.relative_to(folder).as_posix(): {"base64": base64.b64encode(path.read_bytes()).decode()}
+        below + path.relative_to(folder).as_posix(): {"base64": base64.b64encode(path.read_bytes()).decode()}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from emulator.azure_ml.arm import ArmError
 from emulator.azure_ml.assets import Assets, Version
+from emulator.azure_ml.files import Files, is_inside, joined
 from emulator.azure_ml.online import Deployment
 from emulator.azure_ml.operations import OperationFailed
 from emulator.azure_ml.workspaces import Location, Storage, Workspace, Workspaces
@@ -48,7 +48,7 @@ class Deployer:
     ) -> None:
         self._workspaces = workspaces
         self._assets = assets
-        self._storage = storage
+        self._files = Files(storage)
         self._servers = servers
         self._environments = environments
         self._numbers = itertools.count(1)
@@ -162,29 +162,15 @@ class Deployer:
         if not await self._download(parts.code, app, deployment.downloads):
             raise OperationFailed("BadArgument", f"Unable to download the code: there is no blob at {parts.code.path}.")
         script = app / str(parts.script)
-        if not _inside(script, app) or not await asyncio.to_thread(script.is_file):
+        if not is_inside(script, app) or not await asyncio.to_thread(script.is_file):
             raise OperationFailed("DriverFileNotFound", f"The scoring script {parts.script} is not in the code asset.")
         return script
 
     async def _download(self, location: Location, target: Path, downloads: list[str]) -> int:
         """Download a blob, or all blobs of a folder. Returns how many there were."""
-        count = 0
-        async with self._storage.blob_service(location.account) as service:
-            container = service.get_container_client(location.container)
-            async for blob in container.list_blobs(name_starts_with=location.path):
-                relative = blob.name[len(location.path) :]
-                if relative and not relative.startswith("/"):
-                    continue  # a neighbour whose name merely begins alike
-                file = target / relative.lstrip("/") if relative else target
-                if not _inside(file, target):
-                    raise OperationFailed("BadArgument", f"The blob name {blob.name} leads out of its folder.")
-                await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
-                content = await (await container.download_blob(blob.name)).readall()
-                await asyncio.to_thread(file.write_bytes, content)
-                downloads.append(blob.name)
-                count += 1
-        return count
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.normpath(path)).is_relative_to(folder)
+        try:
+            found = await self._files.download(location, target)
+        except ValueError as error:
+            raise OperationFailed("BadArgument", str(error)) from None
+        downloads += [joined(location.path, relative) for relative in sorted(found)]
+        return len(found)

@@ -27,8 +27,8 @@ class Files:
                 if relative and not relative.startswith("/"):
                     continue  # a neighbour whose name merely begins alike
                 file = target / relative.lstrip("/") if relative else target
-                if not _is_inside(file, target):
-                    raise ValueError(f"the blob name {blob.name} leads out of its folder")
+                if not is_inside(file, target):
+                    raise ValueError(f"The blob name {blob.name} leads out of its folder.")
                 await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
                 content = await (await container.download_blob(blob.name)).readall()
                 await asyncio.to_thread(file.write_bytes, content)
@@ -42,9 +42,9 @@ class Files:
             container = service.get_container_client(location.container)
             for relative in paths:
                 content = await asyncio.to_thread((folder / relative).read_bytes)
-                await container.upload_blob(_joined(location.path, relative), content, overwrite=True)
+                await container.upload_blob(joined(location.path, relative), content, overwrite=True)
             for relative in former - set(paths):
-                await container.delete_blob(_joined(location.path, relative))
+                await container.delete_blob(joined(location.path, relative))
 
     async def upload_file(self, file: Path, location: Location) -> None:
         """One file to the blob that `location` names."""
@@ -53,7 +53,7 @@ class Files:
             await service.get_container_client(location.container).upload_blob(location.path, content, overwrite=True)
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(folder)
 
 
@@ -64,5 +64,5 @@ def _files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _joined(path: str, relative: str) -> str:
+def joined(path: str, relative: str) -> str:
     return "/".join(part for part in (path, relative) if part)

@@ -110,6 +110,26 @@ class Jobs:
         workspace.jobs[name.lower()] = job
         return job
 
+    def create_described(
+        self, workspace: Workspace, caller: Identity, name: str, definition: Mapping[str, Any], **fields: Any
+    ) -> Job:
+        """As `create`, from the properties that a client sends for a job."""
+        given = dict(definition)
+        return self.create(
+            workspace,
+            caller,
+            name,
+            job_type=given.pop("jobType"),
+            experiment=given.pop("experimentName", None) or "Default",
+            display_name=given.pop("displayName", None),
+            tags=given.pop("tags", None) or {},
+            properties=given.pop("properties", None) or {},
+            outputs=given.pop("outputs", None) or {},
+            status="Starting",
+            details=given,
+            **fields,
+        )
+
     async def finish(self, workspace: Workspace, job: Job, status: str) -> None:
         """End a job, and raise the event of its end."""
         if status not in TERMINAL:
@@ -166,19 +186,7 @@ class Jobs:
             return web.json_response(
                 self.as_json(workspace, self._submit(workspace, call.caller, call["name"], given)), status=201
             )
-        job = self.create(
-            workspace,
-            call.caller,
-            call["name"],
-            job_type=given.pop("jobType"),
-            experiment=given.pop("experimentName", None) or "Default",
-            display_name=given.pop("displayName", None),
-            tags=given.pop("tags", None) or {},
-            properties=given.pop("properties", None) or {},
-            outputs=given.pop("outputs", None) or {},
-            status="Starting",
-            details=given,
-        )
+        job = self.create_described(workspace, call.caller, call["name"], given)
         return web.json_response(self.as_json(workspace, job), status=201)
 
     async def _post_cancel(self, call: Call) -> web.Response:

@@ -97,21 +97,8 @@ class Pipelines:
     def submit(self, workspace: Workspace, caller: Identity, name: str | None, definition: Mapping[str, Any]) -> Job:
         """Create the job and start it. Raises the service's refusal."""
         self.check(workspace, definition)
-        given = dict(definition)
-        job = self._jobs.create(
-            workspace,
-            caller,
-            name or f"{uuid.uuid4().hex[:4]}_pipeline_{next(self._numbers)}",
-            job_type=given.pop("jobType"),
-            run_type="azureml.PipelineRun",
-            experiment=given.pop("experimentName", None) or "Default",
-            display_name=given.pop("displayName", None),
-            tags=given.pop("tags", None) or {},
-            properties=given.pop("properties", None) or {},
-            outputs=given.pop("outputs", None) or {},
-            status="Starting",
-            details=given,
-        )
+        name = name or f"{uuid.uuid4().hex[:4]}_pipeline_{next(self._numbers)}"
+        job = self._jobs.create_described(workspace, caller, name, definition, run_type="azureml.PipelineRun")
         key = (workspace.spec.key, job.name)
         task = self._tasks[key] = asyncio.create_task(self._run(workspace, job))
         task.add_done_callback(lambda _: self._tasks.pop(key, None))

@@ -1,23 +1,14 @@
 """Models from jobs, as code-first training leaves them: registered from a run's artifacts or from a named output."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.azure import files_of
 from tests import models
 from tests.e2e.test_realtime import ask
 from tests.local import LocalAzure
-from tests.models import SavedModel
-
-
-def files_of(saved: SavedModel, below: str = "") -> dict[str, dict[str, str]]:
-    return {
-        f"{below}{path.relative_to(saved.folder)}": {"base64": base64.b64encode(path.read_bytes()).decode()}
-        for path in saved.folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def register_from(azure: LocalAzure, name: str, uri: str, **tags: str) -> None:
@@ -40,7 +31,7 @@ def test_a_model_that_a_job_logged_is_promoted(
 ) -> None:
     saved = models.regression_with_example(tmp_path)
     job: dict[str, Any] = {"name": f"job-{name}", "jobType": job_type, "properties": properties}
-    job["files"] = files_of(saved, "model/")
+    job["files"] = files_of(saved.folder, "model/")
     local_azure.control.post("/azure-ml/ml-dev/jobs", job)
     local_azure.control.post(f"/azure-ml/ml-dev/jobs/job-{name}/finish", {})
 
@@ -56,7 +47,7 @@ def test_a_model_that_a_job_logged_is_promoted(
 
 def test_a_named_output_is_found_where_the_job_says(local_azure: LocalAzure, tmp_path: Path) -> None:
     saved = models.regression_with_example(tmp_path)
-    output = {"trained": {"type": "mlflow_model", "files": files_of(saved)}}
+    output = {"trained": {"type": "mlflow_model", "files": files_of(saved.folder)}}
     local_azure.control.post("/azure-ml/ml-dev/jobs", {"name": "job-output", "jobType": "Command", "outputs": output})
 
     register_from(local_azure, "from-output", "azureml://jobs/job-output/outputs/trained", **{"promote-to": "prod"})
@@ -72,7 +63,7 @@ def test_the_step_of_a_pipeline_is_judged_by_its_root(local_azure: LocalAzure, t
     root = {"name": "designer-root", "jobType": "Pipeline", "properties": {"runSource": "Designer"}}
     local_azure.control.post("/azure-ml/ml-dev/jobs", root)
     step = {"name": "designer-step", "parent": "designer-root", "properties": {"azureml.runsource": "azureml.StepRun"}}
-    local_azure.control.post("/azure-ml/ml-dev/jobs", {**step, "files": files_of(saved, "model/")})
+    local_azure.control.post("/azure-ml/ml-dev/jobs", {**step, "files": files_of(saved.folder, "model/")})
 
     register_from(
         local_azure,

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,13 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Azure"]:
         for name, value in emulator.identities.environment(DATA_SCIENTIST).items():
             environment.setenv(name, value)
         yield Azure(emulator)
+
+
+@pytest.fixture
+def outcomes(azure: "Azure") -> Iterator[Callable[..., dict[str, Any]]]:
+    """Plant outcomes of operations and jobs; they are lifted again after the test."""
+    yield lambda **outcome: azure.control("POST", "/azure-ml/outcomes", outcome)
+    azure.control("DELETE", "/azure-ml/outcomes")
 
 
 class Azure:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 from azure.ai.ml import Input, MLClient, Output, load_component
 from azure.ai.ml.entities import Environment, PipelineJob, PipelineJobSettings
@@ -14,7 +15,7 @@ from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import ContainerClient
 
 from emulator.azure_ml.computes import CLUSTER
-from emulator.topology import WorkspaceSpec
+from emulator.topology import DEV, WorkspaceSpec
 from tests.wire.azure_ml_clients import Azure
 
 DATASTORE = "azureml://datastores/workspaceblobstore/paths"
@@ -148,6 +149,11 @@ class BatchWorkspace:
         prefix = path[1:] if path.startswith("/") else f"{self.name}/{path}"
         names = [blob.name for blob in self._blobs.list_blobs(name_starts_with=prefix)]
         return {name[len(prefix) :].lstrip("/"): self._blobs.download_blob(name).readall().decode() for name in names}
+
+
+@pytest.fixture
+def work(azure: Azure, tmp_path: Path) -> BatchWorkspace:
+    return BatchWorkspace(azure, DEV, tmp_path)
 
 
 def until(holds: Callable[[], Found], what: str, seconds: float = 60) -> Found:

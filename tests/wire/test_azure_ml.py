@@ -3,7 +3,7 @@
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from azure.ai.ml.entities import Environment, ManagedOnlineDeployment, ManagedOn
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
 from emulator.topology import DEV, PROD, TEST, WorkspaceSpec
-from tests.wire.azure_ml_clients import Azure, azure
+from tests.wire.azure_ml_clients import Azure, azure, outcomes
 
-__all__ = ["azure"]
+__all__ = ["azure", "outcomes"]
 
 ARM = "https://management.azure.com"
 
@@ -40,13 +40,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "weights.txt").write_text(uuid.uuid4().hex)
     (folder / "notes.txt").write_text("two files, so that folders are seen to be folders")
     return folder
-
-
-@pytest.fixture
-def outcomes(azure: Azure) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Plant outcomes of operations; they are lifted again after the test."""
-    yield lambda **outcome: azure.control("POST", "/azure-ml/outcomes", outcome)
-    azure.control("DELETE", "/azure-ml/outcomes")
 
 
 @pytest.fixture

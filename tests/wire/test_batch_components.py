@@ -1,6 +1,5 @@
 """Components and computes, by the unmodified client library."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,17 +8,12 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from emulator.topology import DEV, PROD
 from tests.wire.azure_ml_clients import Azure, azure
-from tests.wire.batch_workspace import BatchWorkspace
+from tests.wire.batch_workspace import BatchWorkspace, work
 
-__all__ = ["azure"]
+__all__ = ["azure", "work"]
 
 FOLDER = {"type": "uri_folder"}
 SCORE = "def init(): pass\ndef run(batch): return batch\n"
-
-
-@pytest.fixture
-def work(azure: Azure, tmp_path: Path) -> BatchWorkspace:
-    return BatchWorkspace(azure, DEV, tmp_path)
 
 
 def echo(work: BatchWorkspace, text: str = "hello", version: str | None = "1", **more: Any) -> str:

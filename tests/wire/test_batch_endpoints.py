@@ -2,8 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,27 +12,15 @@ from azure.ai.ml.entities import BatchEndpoint, PipelineComponentBatchDeployment
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
 from emulator.topology import DEV, PROD, TEST
-from tests.wire.azure_ml_clients import ARM, Azure, azure
-from tests.wire.batch_workspace import BatchWorkspace
+from tests.wire.azure_ml_clients import ARM, Azure, azure, outcomes
+from tests.wire.batch_workspace import BatchWorkspace, work
 
-__all__ = ["azure"]
+__all__ = ["azure", "outcomes", "work"]
 
 FOLDER = {"type": "uri_folder"}
 SETTINGS: dict[str, Any] = {"default_compute": "cpu-cluster", "continue_on_step_failure": False, "force_rerun": True}
 ML = "https://ml.azure.com/.default"
 NONSENSE: tuple[Any, ...] = ("text", [], {"properties": "text"}, {"properties": {"inputData": ["data"]}})
-
-
-@pytest.fixture
-def work(azure: Azure, tmp_path: Path) -> BatchWorkspace:
-    return BatchWorkspace(azure, DEV, tmp_path)
-
-
-@pytest.fixture
-def outcomes(azure: Azure) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Plant outcomes of operations; they are lifted again after the test."""
-    yield lambda **outcome: azure.control("POST", "/azure-ml/outcomes", outcome)
-    azure.control("DELETE", "/azure-ml/outcomes")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Pipeline jobs that the unmodified client library submits: each step is a process, and what it writes is in storage."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from azure.ai.ml.constants import AssetTypes
 from azure.ai.ml.entities import Model
 
 from emulator.topology import DATA_SCIENTIST, DEV, TEST
-from tests.wire.azure_ml_clients import Azure, Emulator, azure
-from tests.wire.batch_workspace import DATASTORE, BatchWorkspace, until
+from tests.wire.azure_ml_clients import Azure, Emulator, azure, outcomes
+from tests.wire.batch_workspace import DATASTORE, BatchWorkspace, until, work
 from tests.wire.conftest import on_a_thread
 
-__all__ = ["azure"]
+__all__ = ["azure", "outcomes", "work"]
 
 FOLDER, FILE = {"type": "uri_folder"}, {"type": "uri_file"}
 FROM_PARENT = {"data": "${{parent.inputs.data}}"}
@@ -35,18 +35,6 @@ def run(mini_batch):
     print("scoring", len(mini_batch))
     return [f"{Path(path).name}={Path(path).read_text()}{suffix}" for path in mini_batch if "bad" not in path]
 """
-
-
-@pytest.fixture
-def work(azure: Azure, tmp_path: Path) -> BatchWorkspace:
-    return BatchWorkspace(azure, DEV, tmp_path)
-
-
-@pytest.fixture
-def outcomes(azure: Azure) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Plant outcomes; they are lifted again after the test."""
-    yield lambda **outcome: azure.control("POST", "/azure-ml/outcomes", outcome)
-    azure.control("DELETE", "/azure-ml/outcomes")
 
 
 def copying(work: BatchWorkspace, suffix: str = "copy", **more: Any) -> str:
