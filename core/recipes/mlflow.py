@@ -10,7 +10,7 @@ from core.errors import not_servable
 from core.mlmodel import MLMODEL, example_path, parse_mlmodel, sample_request
 from core.packaging import Code, Recipe, Serving
 from core.recipes.material import BATCH, REALTIME, Folder, Material, Packaged, is_below, looked_in, text_of
-from core.recipes.serving import batch, shipped
+from core.recipes.serving import SIGNATURE, batch, shipped
 
 MLFLOW_SCRIPT = "promotion_mlflow_online.py"
 
@@ -30,7 +30,7 @@ def package(material: Material, below: str) -> Packaged:
     request, source = sample_request(mlmodel, folder.read(paths[example]) if example else None)
     environment, conda = _mlflow_environment(folder, paths)
     name = PurePosixPath(below).name if below else manifest.folder
-    script = Code(files={MLFLOW_SCRIPT: shipped(MLFLOW_SCRIPT)}, scoring_script=MLFLOW_SCRIPT)
+    script = Code(files=shipped(MLFLOW_SCRIPT, SIGNATURE), scoring_script=MLFLOW_SCRIPT)
     needs_script = environments.needs_own_script(conda)
     online = Serving(code=script, environment=environment) if needs_script else Serving()
     settings = {"kind": "mlflow", "model": {"name": material.name, "version": material.version}}

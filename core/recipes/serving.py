@@ -15,7 +15,8 @@ from core.scoring_contract import Contract
 
 SCORING = Path(__file__).parents[1] / "scoring"
 BATCH_DRIVER, BATCH_SETTINGS, ENTRY = "promotion_score.py", "scoring.json", "entry"
-BATCH_SCRIPTS = ("promotion_plan.py", BATCH_DRIVER, "promotion_collect.py", "promotion_entry.py")
+SIGNATURE = "promotion_signature.py"
+BATCH_SCRIPTS = ("promotion_plan.py", BATCH_DRIVER, "promotion_collect.py", "promotion_entry.py", SIGNATURE)
 
 
 def scripted(
@@ -82,12 +83,16 @@ def _plain_number(value: Any) -> Any:
 
 
 def batch(settings: Mapping[str, Any], entry: Mapping[str, str], environment: Environment) -> Serving:
-    texts = {name: shipped(name) for name in BATCH_SCRIPTS}
+    texts = shipped(*BATCH_SCRIPTS)
     texts |= {BATCH_SETTINGS: json.dumps(settings, indent=2, sort_keys=True) + "\n", **entry}
     return Serving(code=Code(files=texts, scoring_script=BATCH_DRIVER), environment=environments.for_batch(environment))
 
 
 @functools.cache
-def shipped(name: str) -> str:
-    """A script of ours that runs in the target."""
+def _text_of(name: str) -> str:
     return (SCORING / name).read_text(encoding="utf-8")
+
+
+def shipped(*names: str) -> dict[str, str]:
+    """Scripts of ours that run in the target, by name."""
+    return {name: _text_of(name) for name in names}

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core.recipes.serving import BATCH_SCRIPTS
+
 SCRIPTS = Path(__file__).parents[2] / "core" / "scoring"
 # What the runner of a parallel step does in one of its processes, with mini-batches of one file.
 RUNNER = """
@@ -44,8 +46,8 @@ class ScoringJob:
         self.state = state or folder / "state"
         self._code, self._model, self._python = folder / "code", model, str(python)
         self._environment = {**os.environ, "AZUREML_ROOT_RUN_ID": run}
-        for name in ("promotion_plan.py", "promotion_score.py", "promotion_collect.py", "promotion_entry.py"):
-            self._code.mkdir(exist_ok=True)
+        self._code.mkdir()
+        for name in BATCH_SCRIPTS:
             shutil.copy(SCRIPTS / name, self._code)
         for name, text in {**(scripts or {}), "scoring.json": json.dumps(settings)}.items():
             (self._code / name).parent.mkdir(parents=True, exist_ok=True)

@@ -452,5 +452,6 @@ def test_the_batch_driver_goes_with_the_models_own_script(files: dict[str, str])
     assert batch is not None
     assert batch.code is not None
     driver = {"promotion_plan.py", "promotion_score.py", "promotion_collect.py", "promotion_entry.py", "scoring.json"}
+    driver |= {"promotion_signature.py"}
     assert driver <= set(batch.code.files)
     assert all(path.startswith("entry/") for path in set(batch.code.files) - driver)

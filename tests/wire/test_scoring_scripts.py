@@ -191,7 +191,8 @@ async def _ask_both(tmp_path: Path, folder: Path, requests: Mapping[str, Any]) -
     shutil.copytree(folder, model / "model")
     code = tmp_path / "code"
     code.mkdir()
-    shutil.copy(SCRIPTS / "promotion_mlflow_online.py", code)
+    for name in ("promotion_mlflow_online.py", "promotion_signature.py"):
+        shutil.copy(SCRIPTS / name, code)
     servers = InferenceServers(directory=tmp_path / "servers")
     await servers.start()
     try:
