@@ -34,6 +34,13 @@ _NO_MODELS = {
 }
 _PACKED_GRAPH = ("studiomodelpackage", "modelpackage.json")
 
+# What runs of code are: jobs of these types, and before there were types, runs with these keys.
+_CODE_JOBS = frozenset({"command", "sweep", "spark"})
+_CODE_PROPERTIES = ("contentsnapshotid", "_azureml.computetargettype", "azureml.git.", "mlflow.source.")
+_CODE_TAGS = ("mlflow.user", "mlflow.source.")
+# `runSource` of pipelines that code has submitted: through ARM (CLI, SDK v2), and by SDK v1 or a published endpoint.
+_CODE_SOURCES = frozenset({"mfe", "sdk"})
+
 
 class Origin(StrEnum):
     """The three ways of making a model. `notebook` stands for all code: notebook, SDK and CLI jobs."""
@@ -48,10 +55,11 @@ class _Value(BaseModel):
 
 
 class Run(_Value):
-    """A job or run, as far as it tells how its outputs were made."""
+    """A job or run, as far as it tells how its outputs were made. `parent` is the run above it, None for a root."""
 
     id: str
     job_type: str | None = None
+    parent: str | None = None
     properties: Mapping[str, str] = Field(default_factory=dict)
     tags: Mapping[str, str] = Field(default_factory=dict)
 
@@ -107,7 +115,7 @@ def classify(evidence: Evidence) -> Classification:
     """The origin, with the evidence that decided and what spoke against it.
 
     A tag `promotion-origin` decides alone. Otherwise what the job and the files prove must agree. What any code could
-    have written (an MLmodel, a scoring script) and the mere mention of a package count only where nothing else tells.
+    have written (an MLmodel, a scoring script) counts only where nothing else tells.
     """
     job, files = _Job(evidence.runs), _Files(evidence)
     origin, because, against = _overridden(evidence.tags, job, files) or _weighed(job, files)
@@ -144,7 +152,10 @@ def _overridden(tags: Mapping[str, str], job: "_Job", files: "_Files") -> _Decis
         return None, (), (f"tag {OVERRIDE_TAG} is {text}, not one of {', '.join(Origin)}",)
     origin = Origin(named.pop())
     signs = [*([job.sign] if job.sign else []), *files.proofs]
-    return origin, (f"tag {OVERRIDE_TAG} says so",), _texts([sign for sign in signs if sign.origin != origin])
+    against = _texts([sign for sign in signs if sign.origin != origin])
+    if origin is Origin.AUTOML:
+        against = (*against, *files.doubts, *files.beside)
+    return origin, (f"tag {OVERRIDE_TAG} says so",), against
 
 
 def _common(signs: list[Sign]) -> Origin | None:
@@ -178,16 +189,55 @@ class _Job:
             self.noted.append(f"run {scoring.id} is of a batch endpoint: it scores with models and trains none")
             return None
         root = runs[-1]
-        properties = _folded(root.properties)
-        if properties.get("runsource") == "designer":
-            return Sign(origin=Origin.DESIGNER, text=f"run {root.id} was submitted by Designer (runSource)")
-        if properties.get("azureml.runsource") == "azureml.steprun":
-            self.noted.append(
-                f"run {root.id} is a step of a pipeline that cannot be read: who submitted it is not known"
-            )
+        if _is_part(root):
+            self.noted.append(f"run {root.id} is part of a run that cannot be read: what made it is not known")
             return None
-        kind = f"a {root.job_type} job" if root.job_type else "a run"
-        return Sign(origin=Origin.NOTEBOOK, text=f"{root.id} is {kind} submitted by code")
+        if _is_pipeline(root):
+            return self._pipeline(root)
+        if _is_code(root):
+            return Sign(origin=Origin.NOTEBOOK, text=f"{root.id} is {_kind(root)} submitted by code")
+        what = f"of type {root.job_type}" if root.job_type else "without a type"
+        self.noted.append(f"run {root.id} is {what}, and nothing in it tells what made it")
+        return None
+
+    def _pipeline(self, root: Run) -> Sign | None:
+        """A Designer pipeline and one of code have the same steps; only `runSource` of the root differs."""
+        source = _folded(root.properties).get("runsource", "")
+        if source == "designer":
+            return Sign(origin=Origin.DESIGNER, text=f"run {root.id} was submitted by Designer (runSource)")
+        if source in _CODE_SOURCES:
+            return Sign(origin=Origin.NOTEBOOK, text=f"{root.id} is {_kind(root)} submitted by code (runSource)")
+        said = f"its runSource {source!r} is none that tells" if source else "it has no runSource"
+        self.noted.append(f"run {root.id} is a pipeline, and who submitted it is not known: {said}")
+        return None
+
+
+def _kind(run: Run) -> str:
+    return f"a {run.job_type} job" if run.job_type else "a run"
+
+
+def _is_part(root: Run) -> bool:
+    return root.parent is not None or _folded(root.properties).get("azureml.runsource") == "azureml.steprun"
+
+
+def _is_pipeline(run: Run) -> bool:
+    properties = _folded(run.properties)
+    return (
+        (run.job_type or "").strip().lower() == "pipeline"
+        or properties.get("azureml.runsource") == "azureml.pipelinerun"
+        or "runsource" in properties
+    )
+
+
+def _is_code(run: Run) -> bool:
+    if run.job_type:
+        return run.job_type.strip().lower() in _CODE_JOBS
+    properties, tags = _folded(run.properties), _folded(run.tags)
+    return (
+        "hyperdrive" in (properties.get("runtemplate"), properties.get("azureml.runsource"))
+        or any(key.startswith(_CODE_PROPERTIES) for key in properties)
+        or any(key.startswith(_CODE_TAGS) for key in tags)
+    )
 
 
 def _automl_run(run: Run) -> Sign | None:
@@ -206,7 +256,8 @@ def _automl_run(run: Run) -> Sign | None:
 def _is_batch_scoring(run: Run) -> bool:
     properties, tags = _folded(run.properties), _folded(run.tags)
     return (
-        "batchdeployment" in (properties.get("runsource"), properties.get("azureml.runlineagetype"))
+        any(properties.get(key) == "batchdeployment" for key in ("runsource", "azureml.runlineagetype"))
+        or any(properties.get(key) for key in ("azureml.deploymentname", "azureml.endpointname"))
         or tags.get("azureml.batchrun") == "true"
     )
 
@@ -235,14 +286,17 @@ class _Files:
         self.beside = self._beside()
 
     def _text(self, folder: str, name: str) -> str:
-        return self._texts.get(f"{folder}/{name}" if folder else name, "")
+        return self._texts.get(_path(folder, name), "")
+
+    def _other_type(self, folder: str) -> str | None:
+        """What `_meta.yaml` of Designer says that the folder is, if that is no model."""
+        meta = _META_TYPE.search(self._text(folder, "_meta.yaml"))
+        return meta[1] if meta and meta[1].lower() != "modeldirectory" else None
 
     def _designer_marks(self, folder: str) -> list[str]:
-        """What Designer wrote into this folder, none if its `_meta.yaml` says that it is something else than a model."""
+        """What only Designer writes into the folder of a model."""
         marks = []
-        if meta := _META_TYPE.search(self._text(folder, "_meta.yaml")):
-            if meta[1].lower() != "modeldirectory":
-                return []
+        if _META_TYPE.search(self._text(folder, "_meta.yaml")) and not self._other_type(folder):
             marks.append("_meta.yaml")
         if "model_spec.yaml" in self._names[folder]:
             marks.append("model_spec.yaml")
@@ -254,24 +308,47 @@ class _Files:
 
     def _designer_proofs(self) -> Iterator[Sign]:
         for folder in self._names:
-            if len(marks := self._designer_marks(folder)) > 1:
+            marks = self._designer_marks(folder)
+            if other := self._other_type(folder):
+                text = f"{_path(folder, '_meta.yaml')} says {other}: "
+                text += f"{_NO_MODELS.get(other.lower(), 'any folder of a module')}, no trained model"
+                beside = f", though {', '.join(marks)} beside it are as Designer writes them for a model"
+                self.noted.append(text + (beside if marks else ""))
+            elif len(marks) > 1:
                 yield Sign(origin=Origin.DESIGNER, text=f"files: a Designer model directory ({', '.join(marks)})")
-            meta = _META_TYPE.search(self._text(folder, "_meta.yaml"))
-            if meta and meta[1].lower() != "modeldirectory":
-                what = _NO_MODELS.get(meta[1].lower(), "any folder of a module")
-                path = f"{folder}/_meta.yaml" if folder else "_meta.yaml"
-                self.noted.append(f"{path} says {meta[1]}: {what}, no trained model")
 
     def _automl_proofs(self) -> Iterator[Sign]:
         if mark := _automl_mark(self._mlmodel or {}):
             yield Sign(origin=Origin.AUTOML, text=f"MLmodel: its {mark} names Automated ML")
         for folder, names in self._names.items():
             found = sorted(name for name in names if name == _AUTOML_CONDA or _AUTOML_SCORING.fullmatch(name))
-            named = [name for name in found if _AUTOML_PACKAGE.search(_code(self._text(folder, name)))]
-            # Either name alone may be anybody's, unless its text needs the packages of Automated ML.
-            if (_AUTOML_CONDA in found and len(found) > 1) or named:
+            if not found:
+                continue
+            if self._is_automl(folder, found):
                 yield Sign(origin=Origin.AUTOML, text=f"files: written by Automated ML ({', '.join(found)})")
-                self.doubts += [f"files: {name}, a model that Automated ML does not write" for name in _others(names)]
+                self.doubts += self._strangers(folder)
+            else:
+                paths = ", ".join(_path(folder, name) for name in found)
+                self.noted.append(f"{paths}: named as Automated ML names its own, and nothing more")
+
+    def _is_automl(self, folder: str, found: list[str]) -> bool:
+        """A text that needs its packages; or both names together, as long as no text says otherwise."""
+        texts = [text for name in found if (text := self._text(folder, name))]
+        if any(_AUTOML_PACKAGE.search(_code(text)) for text in texts):
+            return True
+        return _AUTOML_CONDA in found and len(found) > 1 and len(texts) < len(found)
+
+    def _strangers(self, automl: str) -> list[str]:
+        """Models that Automated ML did not write: everywhere but in its folder and the MLflow model below it."""
+        own = _path(automl, "mlflow-model")
+        paths = [
+            _path(folder, name)
+            for folder, names in self._names.items()
+            if folder != own and not folder.startswith(f"{own}/")
+            for name in (names - _AUTOML_MODELS if folder == automl else names)
+        ]
+        strange = [path for path in sorted(paths) if PurePosixPath(path).suffix.lower() in _MODEL_SUFFIXES]
+        return [f"files: {path}, a model that Automated ML does not write" for path in strange]
 
     def _beside(self) -> list[str]:
         if not any(sign.origin is Origin.AUTOML for sign in self.proofs):
@@ -279,47 +356,69 @@ class _Files:
         return [f"files: {path}, a scoring script that Automated ML does not write" for path in self._scripts()]
 
     def _scripts(self) -> list[str]:
-        return [
-            f"{folder}/score.py" if folder else "score.py"
-            for folder, names in self._names.items()
-            if "score.py" in names and not _DESIGNER_IMPORT.search(self._text(folder, "score.py"))
-        ]
+        """Scoring scripts that are not Designer's."""
+        paths = [_path(folder, "score.py") for folder, names in self._names.items() if "score.py" in names]
+        return [path for path in paths if not _DESIGNER_IMPORT.search(self._texts.get(path, ""))]
 
-    def _packed_graph(self, evidence: Evidence) -> list[Sign]:
-        """A name or a tag can be given to anything: they count where the files show no model that is something else."""
-        by_name = [
-            *(["its name"] if evidence.name.lower().startswith("amlstudio-") else []),
-            *(["tag CreatedByAMLStudio"] if _folded(evidence.tags).get("createdbyamlstudio") == "true" else []),
-        ]
+    def _packed_graph(self, evidence: Evidence) -> Iterator[Sign]:
+        """A tag counts where the files show no other model; a name can be given to anything and never counts alone."""
+        by_name = evidence.name.lower().startswith("amlstudio-")
+        by_tag = _folded(evidence.tags).get("createdbyamlstudio") == "true"
         by_file = any(
             PurePosixPath(folder, name).parts[-2:] == _PACKED_GRAPH
             for folder, names in self._names.items()
             for name in names
         )
-        if not by_file and (self.proofs or self._mlmodel is not None):
-            self.noted += [
-                f"{mark} is that of a packed Designer graph, but the files are another model" for mark in by_name
-            ]
-            return []
-        if not by_file and not by_name:
-            return []
-        self.is_packed_graph = True
-        marks = [*by_name, *(["/".join(_PACKED_GRAPH)] if by_file else [])]
-        return [Sign(origin=Origin.DESIGNER, text=f"a packed inference graph of Designer ({', '.join(marks)})")]
+        is_other = bool(self.proofs or self._mlmodel is not None or self._scripts() or self._lone_marks())
+        marks = [
+            *(["its name"] if by_name else []),
+            *(["tag CreatedByAMLStudio"] if by_tag else []),
+            *(["/".join(_PACKED_GRAPH)] if by_file else []),
+        ]
+        if by_file or (by_tag and not is_other):
+            self.is_packed_graph = True
+            yield Sign(origin=Origin.DESIGNER, text=f"a packed inference graph of Designer ({', '.join(marks)})")
+        elif marks:
+            but = "but the files are another model" if is_other else "and nothing else says so"
+            self.noted.append(f"{' and '.join(marks)} is that of a packed Designer graph, {but}")
+
+    def _lone_marks(self) -> list[str]:
+        return [
+            _path(folder, mark)
+            for folder in self._names
+            if not self._other_type(folder)
+            for mark in self._designer_marks(folder)
+            if mark != "model_spec.yaml"
+        ]
 
     def _hints(self) -> Iterator[Sign]:
-        marks = [mark for folder in self._names for mark in self._designer_marks(folder) if mark != "model_spec.yaml"]
+        """Read only where nothing proves anything. A script or a package list may be copied into any model."""
+        if self.proofs:
+            return
+        marks = self._lone_marks()
+        own = [path for path in marks if PurePosixPath(path).name == "_meta.yaml"]
+        copied = [path for path in marks if path not in own]
         mentions = sorted(path for path, text in self._texts.items() if _AUTOML_PACKAGE.search(_code(text)))
-        if marks:
-            yield Sign(origin=Origin.DESIGNER, text=f"files: {', '.join(marks)} as Designer writes it")
+        if own:
+            yield Sign(origin=Origin.DESIGNER, text=f"files: {', '.join(own)} as Designer writes it")
+        if copied:
+            self.noted.append(f"{', '.join(copied)} as Designer writes it, without the rest of its model directory")
         if mentions:
-            yield Sign(origin=Origin.AUTOML, text=f"files: {', '.join(mentions)} needs packages of Automated ML")
+            self.noted.append(f"{', '.join(mentions)} needs packages of Automated ML, and nothing else is its own")
         if marks or mentions:
             return
         if self._mlmodel is not None:
             yield Sign(origin=Origin.NOTEBOOK, text="files: an MLflow model, with no mark of Designer or Automated ML")
-        elif self._scripts():
-            yield Sign(origin=Origin.NOTEBOOK, text="files: a scoring script, with no mark of Designer or Automated ML")
+        elif scripts := self._scripts():
+            unread = [path for path in scripts if path not in self._texts]
+            self.noted += [f"{path} is too large to be read as a scoring script" for path in unread]
+            if not unread:
+                text = "files: a scoring script, with no mark of Designer or Automated ML"
+                yield Sign(origin=Origin.NOTEBOOK, text=text)
+
+
+def _path(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def _code(text: str) -> str:
@@ -335,7 +434,3 @@ def _automl_mark(mlmodel: Mapping[str, Any]) -> str | None:
     flavors = mlmodel.get("flavors")
     marked = isinstance(flavors, Mapping) and _AUTOML_FLAVOR in _folded(flavors)
     return f"flavor {_AUTOML_FLAVOR}" if marked else None
-
-
-def _others(names: set[str]) -> list[str]:
-    return sorted(name for name in names - _AUTOML_MODELS if PurePosixPath(name).suffix.lower() in _MODEL_SUFFIXES)

@@ -59,23 +59,22 @@ class AzureMLSource:
             job = self._arm(workspace).find(f"/jobs/{following}")
             if job is None:
                 break
-            run, following = self._described(workspace, following, job.get("properties"))
+            run = self._described(workspace, following, job.get("properties"))
             found.append(run)
+            following = run.parent
         return tuple(found)
 
-    def _described(
-        self, workspace: WorkspaceId, run_id: str, properties: Mapping[str, Any] | None
-    ) -> tuple[Run, str | None]:
-        """The run, and the name of its parent if it has one: that only the run history knows."""
+    def _described(self, workspace: WorkspaceId, run_id: str, properties: Mapping[str, Any] | None) -> Run:
+        """The run as Resource Manager tells it, and its parent, which only the run history knows."""
         history = run_history.run(self._credential, self._arm(workspace), workspace, run_id)
         told = properties if properties is not None else history
-        run = Run(
+        return Run(
             id=run_id,
             job_type=told.get("jobType"),
             properties=_texts(told.get("properties")),
             tags=_texts(told.get("tags")),
+            parent=_parent(history, run_id),
         )
-        return run, history.get("parentRunId") or history.get("rootRunId")
 
     def run_folder(self, workspace: WorkspaceId, run_id: str, path: str) -> Manifest | None:
         account, container = datastore_container(self._arm(workspace).get(f"/datastores/{ARTIFACT_STORE}"))
@@ -91,6 +90,12 @@ class AzureMLSource:
         if workspace.key not in self._arms:
             self._arms[workspace.key] = Arm(self._credential, workspace)
         return self._arms[workspace.key]
+
+
+def _parent(history: Mapping[str, Any], run_id: str) -> str | None:
+    """The run above; a root has none, or is named as its own root."""
+    above = history.get("parentRunId") or history.get("rootRunId")
+    return above if above != run_id else None
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

@@ -20,6 +20,9 @@ LOG_HOURS = 8
 # The property of a job by which a schedule's jobs are found.
 SCHEDULE_NAME = "azureml.scheduleName"
 
+# What Azure ML notes on pipelines that clients submit through Resource Manager.
+PIPELINE_MARKS = {"azureml.runsource": "azureml.PipelineRun", "runSource": "MFE"}
+
 # What the client library insists on for each job type; a job that says less gets these.
 TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
     "Command": {"command": "python train.py", "environmentId": "azureml:AzureML-sklearn-1.5@latest"},
@@ -115,6 +118,7 @@ class Jobs:
     ) -> Job:
         """As `create`, from the properties that a client sends for a job."""
         given = dict(definition)
+        marks = PIPELINE_MARKS if given.get("jobType") == "Pipeline" else {}
         return self.create(
             workspace,
             caller,
@@ -123,7 +127,7 @@ class Jobs:
             experiment=given.pop("experimentName", None) or "Default",
             display_name=given.pop("displayName", None),
             tags=given.pop("tags", None) or {},
-            properties=given.pop("properties", None) or {},
+            properties=marks | (given.pop("properties", None) or {}),
             outputs=given.pop("outputs", None) or {},
             status="Starting",
             details=given,

@@ -71,11 +71,12 @@ def _respelled(case: Evidence, change: Change) -> Evidence:
         return {change(key): change(str(value)) for key, value in values.items()}
 
     runs = tuple(
-        Run(
-            id=run.id,
-            job_type=run.job_type and change(run.job_type),
-            properties=changed(run.properties),
-            tags=changed(run.tags),
+        run.model_copy(
+            update={
+                "job_type": run.job_type and change(run.job_type),
+                "properties": changed(run.properties),
+                "tags": changed(run.tags),
+            }
         )
         for run in case.runs
     )
