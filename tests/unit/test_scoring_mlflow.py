@@ -102,6 +102,7 @@ def test_a_model_that_does_not_load_fails_the_step(tmp_path: Path) -> None:
         job.score()
 
 
+@models.without_hints
 def save(folder: Path, predict: Callable[[Any], Any], schema: Schema | None) -> Path:
     """An MLflow model with these inputs, around a function."""
 
