@@ -1,4 +1,8 @@
-"""What is put on the queue, and how: one frozen message type with its own codec, and the ids that make repeats harmless."""
+"""What is put on the queue, and how: frozen message types with one codec, and the ids that make repeats harmless.
+
+`PromoteModel` is a promotion under way, sent again from hop to hop. `EndpointCommand` is a word to an endpoint or to one of
+its promotions, heeded in the endpoint's session, so that it never races with a delivery.
+"""
 
 import hashlib
 import json
@@ -6,9 +10,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from core.errors import UndecodableMessage
 from core.events import WorkspaceId
@@ -58,6 +62,33 @@ class Phase(StrEnum):
     SMOKE = "smoke"
     TEST = "test"
     PARK = "park"
+    APPROVAL = "approval"
+
+
+class Verb(StrEnum):
+    """What a person can ask of a promotion, an endpoint or a schedule."""
+
+    PROMOTE = "promote"
+    RETRY = "retry"
+    REDEPLOY = "redeploy"
+    ROLL_BACK = "roll_back"
+    RETIRE = "retire"
+    CANCEL = "cancel"
+    HOLD = "hold"
+    RELEASE = "release"
+    WAKE = "wake"
+
+
+class Order(_Message):
+    """What somebody asked for. `id` makes a repeat harmless; `at` (UTC) is when it was accepted, stamped once."""
+
+    id: str = Field(min_length=1, max_length=80)
+    verb: Verb
+    by: str
+    at: AwareDatetime
+    reason: str = ""
+    overrides_hold: bool = Field(False, description="Goes on although the endpoint is on hold.")
+    replaces: str | None = Field(None, description="The promotion that a roll-back takes off the endpoint.")
 
 
 class PromoteModel(_Message):
@@ -96,6 +127,14 @@ class PromoteModel(_Message):
     )
     phase_since: AwareDatetime | None = None
     failing_since: AwareDatetime | None = Field(None, description="When the transient faults in a row began.")
+    order: Order | None = Field(None, description="What a person asked for; None if the promotion began by itself.")
+    goal: Literal["live", "retired"] = Field("live", description="retired: the endpoint and all that belongs to it go.")
+    generation_time: AwareDatetime | None = Field(
+        None, description="Of an order that wins over what is live; the model version's own creation time otherwise."
+    )
+    fresh: int = Field(0, ge=0, description="The attempt at which a deployment of its own was asked for.")
+    cancel: Order | None = Field(None, description="Who wants it to end.")
+    redeployed_from: str | None = Field(None, description="The promotion whose frozen recipe this one uses.")
 
     @property
     def stage(self) -> Stage:
@@ -119,7 +158,7 @@ class PromoteModel(_Message):
 
     @property
     def generation(self) -> Generation:
-        return Generation(time=self.model_created_at, promotion_id=self.promotion_id)
+        return Generation(time=self.generation_time or self.model_created_at, promotion_id=self.promotion_id)
 
     @property
     def session_id(self) -> str:
@@ -140,7 +179,8 @@ class PromoteModel(_Message):
         """
         fields = BATCH_FIELDS if isinstance(self.stage, BatchStage) else REALTIME_FIELDS
         serving = json.dumps(self.stage.model_dump(mode="json", include=fields), sort_keys=True)
-        parts = (self.source.key, self.model, self.version, self.manifest_digest, self.recipe_digest, serving)
+        parts = [self.source.key, self.model, self.version, self.manifest_digest, self.recipe_digest, serving]
+        parts += [f"fresh at attempt {self.fresh}"] if self.fresh else []
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
         version = re.sub(r"[^a-z0-9]+", "-", self.version.lower()).strip("-")[:20].strip("-")
         return f"v{version}-{digest}"
@@ -176,16 +216,47 @@ BATCH_FIELDS = {
 }
 
 
-def decode(body: bytes) -> PromoteModel:
+class EndpointCommand(_Message):
+    """A word to one endpoint (`hold`, `release`) or to one of its promotions (`wake`, `cancel`)."""
+
+    kind: Literal["endpoint_command"] = "endpoint_command"
+    schema_version: Literal[1] = 1
+    order: Order
+    target_name: str
+    target: WorkspaceId
+    serve: Literal["realtime", "batch"]
+    endpoint: str
+    promotion_id: str | None = None
+    hop: int = Field(0, ge=0, description="How often it was sent again after a transient fault.")
+
+    @property
+    def session_id(self) -> str:
+        return session_id(self.target, "batch" if self.serve == "batch" else "online", self.endpoint)
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.order.verb}:{self.order.id}:{self.hop}"
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+Command = PromoteModel | EndpointCommand
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
+
+
+def decode(body: bytes) -> Command:
     """The command in a message. Raises UndecodableMessage with what is wrong with it."""
     try:
-        command = PromoteModel.model_validate_json(body)
+        command = _COMMAND.validate_json(body)
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)[:5]
         )
         raise UndecodableMessage(f"no promotion command: {found}") from error
+    if isinstance(command, EndpointCommand):
+        return command
     if command.stage_number >= len(command.stages):
         raise UndecodableMessage(f"no promotion command: it has no stage number {command.stage_number}")
     if missing := sorted({stage.target for stage in command.stages} - command.targets.keys()):

@@ -195,6 +195,10 @@ def _verified_with(wanted: Wanted, seen: Seen) -> str:
     return (wanted.recipe.sample_source if has_answered else None) or UNVERIFIED
 
 
+def _delete_endpoint(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    return Performed(changed(seen, _endpoints(target, wanted).delete_endpoint(name)), name)
+
+
 def _delete_deployment(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
     return Performed(changed(seen, _endpoints(target, wanted).delete_deployment(wanted.command.endpoint, name)), name)
 
@@ -247,7 +251,19 @@ def _write_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Pe
 
 def _pause_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
     operation = target.batch.pause_schedule(known(seen.schedule))
-    return Performed(replace(seen, schedule=UNSEEN, operation=operation), f"{name}: the policy has no schedule for it")
+    why = "it is retired" if wanted.command.goal == "retired" else "the policy has no schedule for it"
+    return Performed(replace(seen, schedule=UNSEEN, operation=operation), f"{name}: {why}")
+
+
+def _cancel_test_job(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    target.batch.cancel_job(name)
+    # What it does until it has stopped concerns nobody: it is not looked at again.
+    return Performed(replace(seen, test_job=None), name)
+
+
+def _delete_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    operation = target.batch.delete_schedule(name)
+    return Performed(replace(seen, schedule=UNSEEN, operation=operation), name)
 
 
 def _job(wanted: Wanted, seen: Seen, name: str, data: str, output: str) -> BatchJobSpec:
@@ -282,6 +298,9 @@ _EFFECTS: Mapping[Effect, _Perform] = {
     Effect.PAUSE_SCHEDULE: _pause_schedule,
     Effect.RETIRE: _delete_deployment,
     Effect.CLEAN_UP: _delete_deployment,
+    Effect.CANCEL_TEST_JOB: _cancel_test_job,
+    Effect.DELETE_SCHEDULE: _delete_schedule,
+    Effect.DELETE_ENDPOINT: _delete_endpoint,
 }
 
 

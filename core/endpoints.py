@@ -10,15 +10,17 @@ The order of a promotion, each step safe to repeat and safe to die in:
 6. write the schedule, if there is one (`batch`)
 7. retire the deployments that this service created before
 
-`decide` reads like that list: the further a promotion is, the less there is to look at.
+`decide` reads like that list: the further a promotion is, the less there is to look at. Before step 1, what people must
+say is asked (`gates`); how a promotion is taken back is in `ending`.
 """
 
 from typing import assert_never
 
-from core import batch, realtime, tags
+from core import batch, ending, realtime, tags
 from core.assets import prepare
 from core.commands import Phase
 from core.errors import Reason
+from core.gates import gate
 from core.outcomes import Done, Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint, Provisioning
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wait
@@ -26,18 +28,24 @@ from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wai
 
 def decide(wanted: Wanted, seen: Seen) -> Step:
     """The next step towards what is wanted."""
+    if wanted.command.goal == "retired":
+        return ending.retire(wanted, seen)
     endpoint = seen.endpoint
     if endpoint is UNSEEN:
         return Look.ENDPOINT
     if endpoint is None:
-        return prepare(wanted, seen) or Do(Effect.CREATE_ENDPOINT)
+        return _cancel(wanted, seen, None) or gate(wanted) or prepare(wanted, seen) or Do(Effect.CREATE_ENDPOINT)
     if seen.deployments is UNSEEN:
         return Look.DEPLOYMENTS
     claimed = tags.generation(endpoint.tags)
     if claimed is None and not wanted.command.stage.adopt:
-        return _not_ours(endpoint)
+        return _cancel(wanted, seen, endpoint) or _not_ours(endpoint)
     if claimed is not None and claimed.is_newer_than(wanted.command.generation):
         return _superseded(wanted, endpoint, seen.deployments, claimed.promotion_id)
+    if step := _cancel(wanted, seen, endpoint):
+        return step
+    if claimed != wanted.command.generation and (barred := gate(wanted)):
+        return barred
     if endpoint.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
         return wait(Phase.DEPLOY, f"endpoint {endpoint.name} is being changed", seen)
     ours = _ours(wanted, seen.deployments)
@@ -123,6 +131,17 @@ def _retire(seen: Seen, ours: Deployment) -> Step | None:
             return wait(Phase.DEPLOY, f"old deployment {old.name} is {old.provisioning.lower()}", seen)
         return Do(Effect.RETIRE, old.name)
     return None
+
+
+def _cancel(wanted: Wanted, seen: Seen, endpoint: Endpoint | None) -> Step | None:
+    """None if nobody wants it to end, or if it is live already: then it is too late, and a roll-back is what helps."""
+    if wanted.command.cancel is None:
+        return None
+    deployments = () if isinstance(seen.deployments, Unseen) else seen.deployments
+    ours = _ours(wanted, deployments)
+    if endpoint is not None and ours is not None and _is_live(endpoint, ours):
+        return None
+    return ending.cancel(wanted, seen, endpoint, ours)
 
 
 def _superseded(wanted: Wanted, endpoint: Endpoint, deployments: tuple[Deployment, ...], by: str) -> Step:

@@ -13,6 +13,11 @@ class Reason(StrEnum):
     NOT_A_TRIGGER = "not_a_trigger"
     NO_RULE_MATCHES = "no_rule_matches"
     OWN_COPY = "own_copy"
+    RUN_FAILED = "run_failed"
+    RUN_OUTPUT_UNCLEAR = "run_output_unclear"
+    PROMOTED_FROM_RUN = "promoted_from_run"
+    TAG_NOT_UNDERSTOOD = "tag_not_understood"
+    NOT_ALLOWED = "not_allowed"
     # The model
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_ARCHIVED = "model_archived"
@@ -40,6 +45,11 @@ class Reason(StrEnum):
     TARGET_NOT_FOUND = "target_not_found"
     REQUEST_REJECTED = "request_rejected"
     SUPERSEDED = "superseded"
+    # People
+    APPROVAL_WANTED = "approval_wanted"
+    REJECTED = "rejected"
+    ON_HOLD = "on_hold"
+    CANCELLED = "cancelled"
 
 
 class PromotionError(Exception):

@@ -15,7 +15,7 @@ from core.commands import MESSAGE_LIMIT, PromoteModel, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
 from core.events import Fact, ModelRegistered, RunEnded, parse
 from core.evidence import Findings, gather
-from core.ledger import EventOutcome, EventRecord, Promotion, State
+from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State
 from core.origin import OVERRIDE_TAG, Classification, classify
 from core.policy import ModelFacts, Rule, Trigger
 from core.policy_file import LoadedPolicy
@@ -195,6 +195,7 @@ class Intake:
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
         row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=str(origin)))
+        self._ledger.audit(AuditRecord.requested(row))
         # Sent as long as no delivery has been seen: an earlier try may have died right here.
         if row.state is State.REQUESTED and row.command is not None:
             self._queue.send(PromoteModel.model_validate_json(row.command))

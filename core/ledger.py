@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from core.commands import PromoteModel
+from core.commands import Order, PromoteModel
 from core.errors import Reason
 
 
@@ -23,6 +23,7 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
     CANCELLED = "cancelled"
     ROLLED_BACK = "rolled_back"
+    RETIRED = "retired"
 
     @property
     def is_final(self) -> bool:
@@ -67,6 +68,8 @@ class Promotion(_Record):
     hop: int = 0
     due: datetime | None = None
     result: Mapping[str, Any] | None = None
+    order: Order | None = None
+    redeployed_from: str | None = None
     command: str | None = None
     etag: str | None = None
 
@@ -95,6 +98,8 @@ class Promotion(_Record):
             updated_at=now,
             attempt=command.attempt,
             hop=command.hop,
+            order=command.order,
+            redeployed_from=command.redeployed_from,
             command=command.encode().decode(),
         )
 
@@ -108,6 +113,83 @@ class StepRecord(_Record):
     step: str
     detail: str = ""
     at: datetime
+
+
+class Hold(_Record):
+    """Automatic promotions stay away from this endpoint until it is released."""
+
+    session_id: str
+    target: str
+    serve: str
+    endpoint: str
+    order: Order
+
+
+class Decision(StrEnum):
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Approval(_Record):
+    """What somebody decided about one attempt of a promotion. It holds for this content only: another asks again."""
+
+    promotion_id: str
+    attempt: int
+    decision: Decision
+    by: str
+    at: datetime
+    comment: str = ""
+    manifest_digest: str
+    recipe_digest: str
+
+
+LIVE, REQUESTED = "live", "requested"
+
+
+class AuditRecord(_Record):
+    """Who did what to which endpoint, and what that changed. Never replaced, never deleted.
+
+    `action` is a `Verb`, a `Decision`, `requested` or `live` (traffic or schedule is on `promotion_id` now). `before` and
+    `after` are what it changed, such as the version that was live. `id` makes a repeat harmless.
+    """
+
+    id: str
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    serve: str
+    endpoint: str
+    session_id: str
+    promotion_id: str | None = None
+    reason: str = ""
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+
+    @classmethod
+    def requested(cls, row: Promotion) -> Self:
+        """That a promotion was asked for; the same record however often its event comes."""
+        return cls(
+            id=f"{row.id}:{REQUESTED}",
+            at=row.requested_at,
+            actor=row.requested_by,
+            action=REQUESTED,
+            target=row.target,
+            serve=row.serve,
+            endpoint=row.endpoint,
+            session_id=row.session_id,
+            promotion_id=row.id,
+            reason=f"rule {row.rule}, {row.trigger}",
+        )
+
+
+class Memo(_Record):
+    """Something small that a timer keeps from one tick to the next: `value` by `kind` and `key`."""
+
+    kind: str
+    key: str
+    value: Mapping[str, Any]
+    etag: str | None = None
 
 
 class EventOutcome(StrEnum):

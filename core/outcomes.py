@@ -32,6 +32,7 @@ class Parked:
     reason: Reason
     why: str
     remedy: str
+    phase: Phase = Phase.PARK
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.commands import Operation, PromoteModel
+from core.commands import Command, Operation
 from core.environments import Environment
+from core.errors import Reason
 from core.events import WorkspaceId
-from core.ledger import EventRecord, Promotion, StepRecord
+from core.ledger import Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, StepRecord
 from core.origin import Run
 from core.packaging import Code, Manifest
 from core.stages import BatchStage
@@ -226,6 +227,10 @@ class Endpoints(Protocol):
 
     def delete_deployment(self, endpoint: str, name: str) -> Operation | None: ...
 
+    def delete_endpoint(self, name: str) -> Operation | None:
+        """Delete the endpoint with all its deployments."""
+        ...
+
 
 class OnlineEndpoints(Endpoints, Protocol):
     """Managed online endpoints."""
@@ -263,6 +268,14 @@ class BatchEndpoints(Endpoints, Protocol):
     def write_schedule(self, spec: ScheduleSpec) -> Operation | None: ...
 
     def pause_schedule(self, schedule: Schedule) -> Operation | None: ...
+
+    def delete_schedule(self, name: str) -> Operation | None:
+        """Delete a schedule; Azure ML takes only a paused one."""
+        ...
+
+    def cancel_job(self, name: str) -> None:
+        """Ask for the end of a job; one that has ended is left as it is."""
+        ...
 
 
 class Target(Protocol):
@@ -320,11 +333,15 @@ class Target(Protocol):
 class CommandQueue(Protocol):
     """The queue of commands, with sessions."""
 
-    def send(self, command: PromoteModel, *, not_before: datetime | None = None) -> None: ...
+    def send(self, command: Command, *, not_before: datetime | None = None) -> None: ...
 
 
 class Ledger(Protocol):
     """What was wanted, decided and done. Repeating a call changes nothing."""
+
+    def parked(self, session_id: str, reason: Reason) -> tuple[Promotion, ...]:
+        """The promotions of an endpoint that are parked for this reason."""
+        ...
 
     def open(self, promotion: Promotion) -> Promotion:
         """Insert the row unless it is there; the row as it then stands."""
@@ -347,6 +364,40 @@ class Ledger(Protocol):
         ...
 
     def kept(self, kind: str, digest: str) -> str: ...
+
+    def hold(self, session_id: str) -> Hold | None: ...
+
+    def set_hold(self, hold: Hold) -> None: ...
+
+    def release_hold(self, session_id: str) -> None: ...
+
+    def decide(self, approval: Approval) -> Approval:
+        """Write down a decision unless there is one about this attempt; the one that stands."""
+        ...
+
+    def approvals(self, promotion_id: str) -> tuple[Approval, ...]:
+        """All decisions about a promotion, by attempt."""
+        ...
+
+    def audit(self, record: AuditRecord) -> None: ...
+
+    def trail(self, session_id: str, *, limit: int = 1000) -> tuple[AuditRecord, ...]:
+        """What was done to an endpoint, newest first."""
+        ...
+
+    def memo(self, kind: str, key: str) -> Memo | None: ...
+
+    def save_memo(self, memo: Memo) -> Memo:
+        """Insert (no `etag`) or replace what was read; Transient if somebody else changed it since."""
+        ...
+
+
+class News(Protocol):
+    """Whoever wants to know where a promotion stands."""
+
+    def tell(self, promotion: Promotion, source: WorkspaceId) -> None:
+        """Told after each change that was written down, at least once. What goes wrong here stops no promotion."""
+        ...
 
 
 class Archive(Protocol):

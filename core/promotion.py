@@ -7,21 +7,21 @@ nothing waits inside a function, and a delivery that comes twice, late or after 
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 from core.archive import bundle, bundle_name
-from core.commands import Operation, Phase, PromoteModel, decode, promotion_id
+from core.commands import EndpointCommand, Operation, Phase, PromoteModel, Verb, decode, promotion_id
 from core.effects import explain_failure, look, perform
 from core.endpoints import decide
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import WorkspaceId
-from core.ledger import Promotion, State, StepRecord
+from core.ledger import LIVE, AuditRecord, Hold, Promotion, State, StepRecord
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
-from core.ports import Archive, CommandQueue, Ledger, Target
+from core.ports import Archive, CommandQueue, Ledger, News, Target
 from core.stages import Deadlines, seconds
 from core.steps import Do, Effect, Look, Seen, Wanted
 
@@ -34,6 +34,9 @@ UNKNOWN_FAULT_LIMIT = 5
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
 PARKED_WAIT = 900.0
 LONGEST_BACK_OFF = 300.0
+# What somebody asks of one endpoint concerns neither the stage before nor the one behind.
+_OF_ONE_STAGE = frozenset({Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE})
+_ENDED_AS = {Reason.SUPERSEDED: State.SUPERSEDED, Reason.CANCELLED: State.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Promoter:
         archive: Archive,
         target_for: Callable[[WorkspaceId], Target],
         now: Callable[[], datetime],
+        news: Iterable[News] = (),
         delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
         self._ledger = ledger
@@ -68,6 +72,7 @@ class Promoter:
         self._archive = archive
         self._target_for = target_for
         self._now = now
+        self._news = tuple(news)
         self._delivery_seconds = delivery_seconds
 
     def deliver(self, body: bytes) -> None:
@@ -77,6 +82,12 @@ class Promoter:
         unknown exception once it has come more than UNKNOWN_FAULT_LIMIT times in a row.
         """
         command = decode(body)
+        if isinstance(command, EndpointCommand):
+            self._heed(command)
+        else:
+            self._deliver(command)
+
+    def _deliver(self, command: PromoteModel) -> None:
         try:
             self._advance_and_conclude(command)
         except (Transient, Blocked) as fault:
@@ -103,6 +114,56 @@ class Promoter:
         except Exception:  # whatever it is, the message must still be raised for what is wrong with it
             log.exception("could not write down why promotion %s gave up", command.promotion_id)
 
+    # --------------------------------------------------------------------------------------- words to an endpoint
+
+    def _heed(self, word: EndpointCommand) -> None:
+        """Carry out what somebody asked of an endpoint or of one of its promotions. Safe to repeat."""
+        try:
+            following = self._follow(word)
+        except Transient as fault:
+            again = word.model_copy(update={"hop": word.hop + 1})
+            wait = _back_off_seconds(again.hop, fault.retry_after)
+            self._queue.send(again, not_before=self._now() + timedelta(seconds=wait))
+            log.warning("%s of %s is tried again in %.0f s: %s", word.order.verb, word.endpoint, wait, fault)
+            return
+        for command in following:
+            self._deliver(command)
+
+    def _follow(self, word: EndpointCommand) -> tuple[PromoteModel, ...]:
+        """Write down what was asked; the promotions that go on at once because of it."""
+        order = word.order
+        match order.verb:
+            case Verb.HOLD:
+                self._ledger.set_hold(
+                    Hold(
+                        session_id=word.session_id,
+                        target=word.target_name,
+                        serve=word.serve,
+                        endpoint=word.endpoint,
+                        order=order,
+                    )
+                )
+                return ()
+            case Verb.RELEASE:
+                self._ledger.release_hold(word.session_id)
+                held = [row.id for row in self._ledger.parked(word.session_id, Reason.ON_HOLD)]
+                return tuple(command for each in held if (command := self._woken(each)))
+            case Verb.WAKE | Verb.CANCEL:
+                command = self._woken(word.promotion_id or "")
+                if command is None:
+                    return ()
+                return (command.model_copy(update={"cancel": order}) if order.verb is Verb.CANCEL else command,)
+            case _:
+                raise ValueError(f"{order.verb} is no word to an endpoint")
+
+    def _woken(self, promotion_id: str) -> PromoteModel | None:
+        """The next hop of a promotion, ahead of its time: the message that is due becomes a stale one."""
+        row = self._ledger.promotion(promotion_id)
+        if row is None or row.state.is_final or row.command is None:
+            return None
+        due = PromoteModel.model_validate_json(row.command)
+        return due.model_copy(update={"hop": row.hop + 1})
+
     # ------------------------------------------------------------------------------------------------ one delivery
 
     def _advance_and_conclude(self, command: PromoteModel) -> None:
@@ -114,6 +175,7 @@ class Promoter:
             return
         if row.state is State.REQUESTED:
             row = self._ledger.save(row.model_copy(update={"state": State.RUNNING, "updated_at": self._now()}))
+            self._tell(row, command)
         try:
             outcome = self._advance(command)
         except Refusal as refusal:
@@ -153,11 +215,14 @@ class Promoter:
             command,
             Manifest.model_validate_json(self._ledger.kept("manifest", command.manifest_digest)),
             Recipe.model_validate_json(self._ledger.kept("recipe", command.recipe_digest)),
+            hold=self._ledger.hold(command.session_id),
+            approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
         )
 
     def _stage_before_is_gone(self, command: PromoteModel) -> Refused | None:
         """A stage is only worth promoting to while the one before it stands."""
-        if command.stage_number == 0:
+        is_own_will = command.order is not None and command.order.verb in _OF_ONE_STAGE
+        if command.stage_number == 0 or command.cancel is not None or is_own_will:
             return None
         before = command.promotion_id.rpartition("-")[0]
         row = self._ledger.promotion(promotion_id(before, command.stage_number - 1))
@@ -198,18 +263,64 @@ class Promoter:
                 wait = _poll_seconds(self._now() - (successor.phase_since or self._now()), outcome.retry_after)
                 self._postpone(successor, wait, State.WAITING, outcome.why, row=row)
             case Parked():
-                successor = self._successor(command, None, Phase.PARK)
+                successor = self._successor(command, None, outcome.phase)
                 self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
-                state = State.SUPERSEDED if outcome.reason is Reason.SUPERSEDED else State.REFUSED
-                self._finish(command, row, state, outcome)
+                self._finish(command, row, _ENDED_AS.get(outcome.reason, State.REFUSED), outcome)
+            case Done() if command.goal == "retired":
+                self._record_live(command, None)
+                self._finish(command, row, State.RETIRED, outcome)
             case Done():
                 name = bundle_name(command.promotion_id, command.attempt)
                 self._archive.store(name, bundle(self._wanted(command), outcome.result))
+                self._record_live(command, outcome.result)
+                self._mark_rolled_back(command)
                 self._send_next_stage(command)
                 self._finish(command, row, State.SUCCEEDED, outcome)
             case _:
                 assert_never(outcome)
+
+    def _record_live(self, command: PromoteModel, result: Mapping[str, Any] | None) -> None:
+        """What is live on the endpoint from now on; None if it is no more. Once for each attempt, also when repeated."""
+        last = next((found for found in self._ledger.trail(command.session_id) if found.action == LIVE), None)
+        record_id = f"{command.promotion_id}:{command.attempt}:{LIVE}"
+        if last is not None and last.id == record_id:
+            return
+        after = {
+            "promotion_id": command.promotion_id,
+            "model": command.model,
+            "version": command.version,
+            "deployment": command.deployment,
+            "attempt": command.attempt,
+        }
+        self._ledger.audit(
+            AuditRecord(
+                id=record_id,
+                at=self._now(),
+                actor=command.order.by if command.order else command.requested_by,
+                action=LIVE,
+                target=command.stage.target,
+                serve=command.stage.serve,
+                endpoint=command.endpoint,
+                session_id=command.session_id,
+                promotion_id=command.promotion_id,
+                reason=command.order.reason if command.order else "",
+                before=last.after if last else None,
+                after=after if result is not None else None,
+            )
+        )
+
+    def _mark_rolled_back(self, command: PromoteModel) -> None:
+        order = command.order
+        if order is None or order.replaces is None:
+            return
+        row = self._ledger.promotion(order.replaces)
+        if row is None or row.state is not State.SUCCEEDED:
+            return
+        why = f"rolled back by {order.by} to {command.model}:{command.version}"
+        why += f": {order.reason}" if order.reason else ""
+        changes = {"state": State.ROLLED_BACK, "why": why, "updated_at": self._now()}
+        self._tell(self._ledger.save(row.model_copy(update=changes)), command)
 
     def _successor(self, command: PromoteModel, operation: Operation | None, phase: Phase) -> PromoteModel:
         since = command.phase_since if command.phase is phase and command.phase_since else self._now()
@@ -252,20 +363,22 @@ class Promoter:
             changes |= {"reason": parked.reason if parked else None, "remedy": parked.remedy if parked else None}
             changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
             changes |= {"attempt": successor.attempt}
-            self._ledger.save(row.model_copy(update=changes))
+            self._tell(self._ledger.save(row.model_copy(update=changes)), successor)
         except PromotionError as fault:
             # The successor is on its way, so nothing is lost: it will write the row itself.
             log.warning("could not record the wait of promotion %s: %s", successor.promotion_id, fault)
 
     def _send_next_stage(self, command: PromoteModel) -> None:
         number = command.stage_number + 1
-        if number == len(command.stages):
+        if number == len(command.stages) or (command.order and command.order.verb in _OF_ONE_STAGE):
             return
         path = command.promotion_id.rpartition("-")[0]
         following = command.model_copy(
             update={
                 "promotion_id": promotion_id(path, number),
                 "stage_number": number,
+                "attempt": 1,
+                "fresh": 0,
                 "hop": 0,
                 "faults": 0,
                 "transients": 0,
@@ -287,8 +400,15 @@ class Promoter:
         else:
             result = dict(outcome.detail) or None
             changes |= {"why": outcome.why, "reason": outcome.reason, "remedy": outcome.remedy, "result": result}
-        self._ledger.save(row.model_copy(update=changes))
+        self._tell(self._ledger.save(row.model_copy(update=changes)), command)
         log.info("promotion %s: %s %s", row.id, state, changes["why"])
+
+    def _tell(self, row: Promotion, command: PromoteModel) -> None:
+        for each in self._news:
+            try:
+                each.tell(row, command.source)
+            except Exception:  # whoever listens must not keep a promotion from going on
+                log.exception("promotion %s: could not tell %s", row.id, type(each).__name__)
 
     def _note(self, command: PromoteModel, number: int, step: str, detail: str) -> None:
         log.info("promotion %s: %s: %s", command.promotion_id, step, detail)
@@ -312,7 +432,7 @@ def _next_hop(command: PromoteModel, **changes: object) -> PromoteModel:
 
 
 def _phase(outcome: Waiting | Parked) -> Phase:
-    return outcome.phase if isinstance(outcome, Waiting) else Phase.PARK
+    return Phase(outcome.phase)
 
 
 def _deadline(deadlines: Deadlines, phase: Phase) -> float:

@@ -84,6 +84,14 @@ class Deadlines(_Strict):
     smoke: Duration = "10m"
     test: Duration = "2h"
     park: Duration = "7d"
+    approval: Duration = "7d"
+
+
+class Approval(_Strict):
+    """Somebody must approve before anything is done in the target. `{}` takes the defaults."""
+
+    role: str = Field("Promotion.Approver", min_length=1, description="App role that an approver must have.")
+    requester_may_approve: bool = Field(False, description="Whether the person who asked may approve as well.")
 
 
 class _Stage(_Strict):
@@ -96,6 +104,7 @@ class _Stage(_Strict):
     target_model_name: str | None = Field(None, description="Name of the model in the target; the source's by default.")
     adopt: bool = Field(False, description="Take over an endpoint of this name that this service did not create.")
     deadlines: Deadlines = Deadlines()
+    approval: Approval | None = None
 
     def endpoint_for(self, model: str) -> str:
         return endpoint_name(self.endpoint, model)

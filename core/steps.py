@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import Final, TypeVar
 
 from core.commands import Operation, Phase, PromoteModel
+from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
 from core.ports import CopyState, Deployment, Endpoint, Job, Schedule, ScoringAnswer, TargetAsset
@@ -75,6 +76,9 @@ class Effect(Enum):
     PAUSE_SCHEDULE = "pause schedule"
     RETIRE = "retire old deployment"
     CLEAN_UP = "delete superseded deployment"
+    CANCEL_TEST_JOB = "cancel test job"
+    DELETE_SCHEDULE = "delete schedule"
+    DELETE_ENDPOINT = "delete endpoint"
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Wanted:
     command: PromoteModel
     manifest: Manifest
     recipe: Recipe
+    hold: Hold | None = None
+    approvals: tuple[Approval, ...] = ()
 
     @property
     def batch_stage(self) -> BatchStage:

@@ -110,6 +110,9 @@ class AzureMLBatchEndpoints:
     def delete_deployment(self, endpoint: str, name: str) -> Operation | None:
         return self._arm.delete(f"/batchEndpoints/{endpoint}/deployments/{name}", api_version=PREVIEW).operation
 
+    def delete_endpoint(self, name: str) -> Operation | None:
+        return self._arm.delete(f"/batchEndpoints/{name}").operation
+
     # --------------------------------------------------------------------------------------------------- components
 
     def component(self, name: str, version: str) -> TargetAsset | None:
@@ -138,6 +141,9 @@ class AzureMLBatchEndpoints:
         """A job's name is its own: a second PUT of the same one starts nothing."""
         body = body_of(self._pipeline_job(spec, named=True)._to_rest_object())
         self._arm.put(f"/jobs/{spec.name}", {"properties": body["properties"]}, api_version=PREVIEW)
+
+    def cancel_job(self, name: str) -> None:
+        self._arm.post(f"/jobs/{name}/cancel")
 
     def job_log(self, name: str) -> str:
         """What the failed steps wrote last, each below its name."""
@@ -206,6 +212,9 @@ class AzureMLBatchEndpoints:
     def pause_schedule(self, schedule: Schedule) -> Operation | None:
         properties = {key: value for key, value in schedule.body["properties"].items() if key != "provisioningState"}
         return self._arm.put(f"/schedules/{schedule.name}", {"properties": properties | {"isEnabled": False}}).operation
+
+    def delete_schedule(self, name: str) -> Operation | None:
+        return self._arm.delete(f"/schedules/{name}").operation
 
 
 def _trigger(stage: BatchStage) -> Any:

@@ -94,6 +94,9 @@ class AzureMLOnlineEndpoints:
     def delete_deployment(self, endpoint: str, name: str) -> Operation | None:
         return self._arm.delete(f"/onlineEndpoints/{endpoint}/deployments/{name}").operation
 
+    def delete_endpoint(self, name: str) -> Operation | None:
+        return self._arm.delete(f"/onlineEndpoints/{name}").operation
+
     def score(self, endpoint: Endpoint, deployment: str, body: Any) -> ScoringAnswer:
         """Our own POST: the SDK's `invoke` keeps the deployment header for every later call of the process."""
         if not endpoint.scoring_uri:

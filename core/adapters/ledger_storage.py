@@ -1,8 +1,11 @@
 """The ledger in Azure Storage: rows in two tables, documents in a blob container.
 
 Table `promotions`: partition = promotion id; row `promotion` is where it stands, rows `step-...` what it did.
+   Decisions about it are rows `approval-...`.
+Table `promotionendpoints`: partition = session id of the endpoint; row `hold`, rows `audit-...`, newest first.
+Table `promotionmemos`: partition = kind, row = hash of the key; what timers keep from tick to tick.
 Table `promotionevents`: partition = hash of source and subject, row = hash of the event id.
-Both tables: partition `recent` has a copy of each promotion or event, newest first, so that a listing reads one partition
+All but the memos: partition `recent` has a copy of each promotion, event or audit record, newest first, so that a listing reads one partition
 from its start and no more of it than it shows.
 Container `promotion-documents`: `manifest/<digest>.json`, `recipe/<digest>.json`, written once.
 """
@@ -25,17 +28,18 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from core.adapters.blobs import HTTP
 from core.adapters.faults import translated
-from core.errors import Transient
-from core.ledger import EventRecord, Promotion, State, StepRecord
+from core.errors import Reason, Transient
+from core.ledger import Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, State, StepRecord
 
-PROMOTIONS, EVENTS, DOCUMENTS = "promotions", "promotionevents", "promotion-documents"
-ROW, RECENT = "promotion", "recent"
+PROMOTIONS, EVENTS, ENDPOINTS, MEMOS = "promotions", "promotionevents", "promotionendpoints", "promotionmemos"
+DOCUMENTS = "promotion-documents"
+ROW, RECENT, HOLD = "promotion", "recent", "hold"
 # A string property of a table has at most 32 Ki characters, in units of UTF-16.
 TEXT_LIMIT = 32_000
 NOTE_LENGTH = 100
 PAGE_LIMIT = 1000  # of Table Storage
 KEPT_DOCUMENTS = 128
-_NESTED = ("result", "verdicts")
+_NESTED = ("result", "verdicts", "order", "before", "after", "value")
 _WHOLE = ("command", *_NESTED)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -103,13 +107,24 @@ class StorageLedger:
         model: str | None = None,
         version: str | None = None,
         endpoint: str | None = None,
+        target: str | None = None,
+        reason: Reason | None = None,
+        session_id: str | None = None,
         limit: int = 100,
+        after: str | None = None,
     ) -> tuple[Promotion, ...]:
-        """The promotions that were asked for last, newest first, without `command` and `etag`."""
+        """The promotions that were asked for last, newest first, without `command` and `etag`.
+
+        `after` is the `position` of the last row of the page before.
+        """
         wanted = {"state": state, "model": model, "version": version, "endpoint": endpoint}
+        wanted |= {"target": target, "reason": reason, "session_id": session_id}
         given = {name: str(value) for name, value in wanted.items() if value is not None}
-        found = self._recent(PROMOTIONS, [f"{name} eq @{name}" for name in given], given, limit)
+        found = self._recent(PROMOTIONS, [f"{name} eq @{name}" for name in given], given, limit, after)
         return tuple(Promotion.model_validate(_plain(entity)) for entity in found)
+
+    def parked(self, session_id: str, reason: Reason) -> tuple[Promotion, ...]:
+        return self.promotions(state=State.PARKED, reason=reason, session_id=session_id)
 
     def note(self, step: StepRecord) -> None:
         row = f"step-{step.at:%Y%m%dT%H%M%S%f}-{step.hop:06d}"  # a hop that is delivered again adds to the history
@@ -157,14 +172,99 @@ class StorageLedger:
         found = self._recent(EVENTS, conditions, given, limit)
         return tuple(EventRecord.model_validate(_plain(entity)) for entity in found)
 
-    def _recent(self, table: str, conditions: list[str], given: dict[str, str], limit: int) -> list[Mapping[str, Any]]:
-        """The first rows of the listing that fulfil the conditions; the service filters, and pages end where we stop."""
-        query = " and ".join(["PartitionKey eq @partition", *conditions])
+    def _recent(
+        self,
+        table: str,
+        conditions: list[str],
+        given: dict[str, str],
+        limit: int,
+        after: str | None = None,
+        partition: str = RECENT,
+    ) -> list[Mapping[str, Any]]:
+        """The first rows of a partition that fulfil the conditions; the service filters, and pages end where we stop."""
+        begin = ["RowKey gt @after"] if after else []
+        query = " and ".join(["PartitionKey eq @partition", *begin, *conditions])
+        given = {"partition": partition} | given | ({"after": after} if after else {})
         with translated("listing the ledger"):
-            pages = self._table(table).query_entities(
-                query, parameters={"partition": RECENT} | given, results_per_page=min(limit, PAGE_LIMIT)
-            )
+            pages = self._table(table).query_entities(query, parameters=given, results_per_page=min(limit, PAGE_LIMIT))
             return list(islice(pages, limit))
+
+    # ------------------------------------------------------------------------------------------- people and endpoints
+
+    def hold(self, session_id: str) -> Hold | None:
+        with translated("reading the ledger"):
+            try:
+                return Hold.model_validate(_plain(self._table(ENDPOINTS).get_entity(session_id, HOLD)))
+            except ResourceNotFoundError:
+                return None
+
+    def set_hold(self, hold: Hold) -> None:
+        with translated("writing the ledger"):
+            self._table(ENDPOINTS).upsert_entity(_entity(hold.session_id, HOLD, hold), mode=UpdateMode.REPLACE)
+
+    def release_hold(self, session_id: str) -> None:
+        with translated("writing the ledger"):
+            self._table(ENDPOINTS).delete_entity(session_id, HOLD)
+
+    def decide(self, approval: Approval) -> Approval:
+        row = f"approval-{approval.attempt:06d}"
+        table = self._table(PROMOTIONS)
+        with translated("writing the ledger"):
+            try:
+                table.create_entity(_entity(approval.promotion_id, row, approval))
+            except ResourceExistsError:
+                return Approval.model_validate(_plain(table.get_entity(approval.promotion_id, row)))
+        return approval
+
+    def approvals(self, promotion_id: str) -> tuple[Approval, ...]:
+        query = "PartitionKey eq @id and RowKey ge 'approval-' and RowKey lt 'approval.'"
+        with translated("reading the ledger"):
+            found = list(self._table(PROMOTIONS).query_entities(query, parameters={"id": promotion_id}))
+        return tuple(Approval.model_validate(_plain(entity)) for entity in found)
+
+    def audit(self, record: AuditRecord) -> None:
+        """The same record at the same time is the same row; the listing first, so that a repeat completes both."""
+        row = _recent_row(record.at, record.id)
+        table = self._table(ENDPOINTS)
+        with translated("writing the ledger"):
+            table.upsert_entity(_entity(RECENT, row, record), mode=UpdateMode.REPLACE)
+            table.upsert_entity(_entity(record.session_id, f"audit-{row}", record), mode=UpdateMode.REPLACE)
+
+    def trail(
+        self, session_id: str | None = None, *, limit: int = PAGE_LIMIT, at: datetime | None = None
+    ) -> tuple[AuditRecord, ...]:
+        """What was done, newest first: to one endpoint, or to all; `at` leaves out what came later."""
+        prefix = "audit-" if session_id else ""
+        conditions, given = [f"RowKey ge '{prefix}'", f"RowKey lt '{prefix}~'"], {}
+        if at is not None:
+            conditions, given = ["RowKey ge @from", conditions[1]], {"from": prefix + _recent_row(at, "")[:20]}
+        found = self._recent(ENDPOINTS, conditions, given, limit, partition=session_id or RECENT)
+        return tuple(AuditRecord.model_validate(_plain(entity)) for entity in found)
+
+    def memo(self, kind: str, key: str) -> Memo | None:
+        with translated("reading the ledger"):
+            try:
+                entity = self._table(MEMOS).get_entity(kind, _hash(key))
+            except ResourceNotFoundError:
+                return None
+        return Memo.model_validate(_plain(entity) | {"etag": entity.metadata["etag"]})
+
+    def memos(self, kind: str) -> tuple[Memo, ...]:
+        with translated("reading the ledger"):
+            found = list(self._table(MEMOS).query_entities("PartitionKey eq @kind", parameters={"kind": kind}))
+        return tuple(Memo.model_validate(_plain(entity) | {"etag": entity.metadata["etag"]}) for entity in found)
+
+    def save_memo(self, memo: Memo) -> Memo:
+        entity = _entity(memo.kind, _hash(memo.key), memo)
+        table = self._table(MEMOS)
+        with translated("writing the ledger"):
+            if memo.etag is None:
+                answer = table.create_entity(entity)
+            else:
+                answer = table.update_entity(
+                    entity, mode=UpdateMode.REPLACE, etag=memo.etag, match_condition=MatchConditions.IfNotModified
+                )
+        return memo.model_copy(update={"etag": answer["etag"]})
 
     # ----------------------------------------------------------------------------------------------------- documents
 
@@ -197,7 +297,7 @@ class StorageLedger:
         with self._lock:
             if self._exists:
                 return
-            for table in (PROMOTIONS, EVENTS):
+            for table in (PROMOTIONS, EVENTS, ENDPOINTS, MEMOS):
                 self._tables.create_table_if_not_exists(table)
             with contextlib.suppress(ResourceExistsError):
                 self._blobs.create_container(DOCUMENTS)
@@ -208,6 +308,11 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+def position(promotion: Promotion) -> str:
+    """Where a promotion stands in the listing: what comes behind it is the next page."""
+    return _recent_row(promotion.requested_at, promotion.id)
+
+
 def _recent_row(at: datetime, name: str) -> str:
     """Table Storage sorts by row key: what is newer comes first, and the same thing is the same row."""
     return f"{(_LATEST - at) // timedelta(microseconds=1):020d}{_hash(name)}"
@@ -215,16 +320,21 @@ def _recent_row(at: datetime, name: str) -> str:
 
 def listed(promotion: Promotion) -> dict[str, Any]:
     """The row of a promotion in the listing; without `command`, which is long and for deliveries alone."""
-    row = _recent_row(promotion.requested_at, promotion.id)
-    return _entity(RECENT, row, promotion.model_copy(update={"command": None}))
+    return _entity(RECENT, position(promotion), promotion.model_copy(update={"command": None}))
 
 
-def _entity(partition: str, row: str, record: Promotion | StepRecord | EventRecord) -> dict[str, Any]:
+_Row = Promotion | StepRecord | EventRecord | Approval | AuditRecord | Hold | Memo
+
+
+def _entity(partition: str, row: str, record: _Row) -> dict[str, Any]:
     values = record.model_dump(mode="json", exclude={"etag"}, exclude_none=True)
     if "result" in values:
         values["result"] = _fitting(values["result"])
     if "verdicts" in values:
         values["verdicts"] = json.dumps(_first_that_fit(values["verdicts"]), ensure_ascii=False)
+    for name in ("order", "before", "after", "value"):
+        if name in values:
+            values[name] = json.dumps(values[name], ensure_ascii=False)
     texts = {name: _cut(value) for name, value in values.items() if isinstance(value, str) and name not in _WHOLE}
     return {"PartitionKey": partition, "RowKey": row} | values | texts
 

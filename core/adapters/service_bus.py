@@ -1,6 +1,7 @@
 """The queue of commands, over azure-servicebus: in code, because the output binding cannot set session or message id."""
 
 import threading
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ from azure.core.credentials import TokenCredential
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
 
-from core.commands import PromoteModel
+from core.commands import Command, PromoteModel
 from core.errors import Transient
 from core.settings import ServiceBusConnection
 
@@ -25,22 +26,17 @@ class ServiceBusCommandQueue:
         self._lock = threading.Lock()
         self._sender: ServiceBusSender | None = None
 
-    def send(self, command: PromoteModel, *, not_before: datetime | None = None) -> None:
+    def send(self, command: Command, *, not_before: datetime | None = None) -> None:
         """Send in the endpoint's session, under the hop's own message id; Transient if the queue did not take it."""
         message = ServiceBusMessage(
             command.encode(),
             session_id=command.session_id,
             message_id=command.message_id,
-            correlation_id=command.promotion_id,
+            correlation_id=command.promotion_id or command.endpoint,
             subject=command.kind,
             content_type="application/json",
             scheduled_enqueue_time_utc=not_before,
-            application_properties={
-                "promotion_id": command.promotion_id,
-                "endpoint": command.endpoint,
-                "hop": command.hop,
-                "attempt": command.attempt,
-            },
+            application_properties=_properties(command),
         )
         with self._lock:
             try:
@@ -58,3 +54,14 @@ class ServiceBusCommandQueue:
                 client = ServiceBusClient(self._connection.namespace or "", self._credential, **options)
             self._sender = client.get_queue_sender(self._queue)
         return self._sender
+
+
+def _properties(command: Command) -> dict[str | bytes, int | float | bytes | bool | str | uuid.UUID]:
+    """What people look for in a queue without reading bodies."""
+    found: dict[str, str | int | None] = {
+        "promotion_id": command.promotion_id,
+        "endpoint": command.endpoint,
+        "hop": command.hop,
+        "attempt": command.attempt if isinstance(command, PromoteModel) else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}

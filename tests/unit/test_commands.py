@@ -81,6 +81,7 @@ def test_a_command_is_read_back_as_it_was(command: PromoteModel) -> None:
 @given(commands())
 def test_nothing_that_names_a_command_changes_on_its_way(command: PromoteModel) -> None:
     read = decode(command.encode())
+    assert isinstance(read, PromoteModel)
     assert (read.deployment, read.session_id, read.message_id, read.generation) == (
         command.deployment,
         command.session_id,
