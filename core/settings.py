@@ -7,6 +7,7 @@ from pathlib import Path
 QUEUE = "PROMOTION_QUEUE"
 POLICY = "PROMOTION_POLICY"
 SERVICE_BUS = "ServiceBusConnection"
+PLATFORM_AUTHENTICATION = "PROMOTION_PLATFORM_AUTHENTICATION"
 LEDGER_TABLES = "LedgerStorage__tableServiceUri"
 LEDGER_BLOBS = "LedgerStorage__blobServiceUri"
 
@@ -32,6 +33,7 @@ class Settings:
     ledger_tables: str
     ledger_blobs: str
     policy: Path
+    platform_authentication: bool = False
 
 
 def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
@@ -55,6 +57,7 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         service_bus=ServiceBusConnection(namespace, connection_string),
         ledger_tables=required(LEDGER_TABLES, "https://ACCOUNT.table.core.windows.net"),
         ledger_blobs=required(LEDGER_BLOBS, "https://ACCOUNT.blob.core.windows.net"),
+        platform_authentication=environment.get(PLATFORM_AUTHENTICATION, "").strip().lower() == "true",
         policy=app_root / (environment.get(POLICY, "").strip() or "promotion.yaml"),
     )
     if not settings.policy.is_file():
