@@ -103,7 +103,7 @@ def limit(req: func.HttpRequest) -> int:
 
 def choice(req: func.HttpRequest, name: str, allowed: Iterable[str]) -> str | None:
     """A query parameter that has one of a few values, or is not there."""
-    value = req.params.get(name)
+    value: str | None = req.params.get(name)
     values = list(allowed)
     if value is not None and value not in values:
         raise Problem(400, f"{name} must be one of {', '.join(values)}, not {value!r}")
