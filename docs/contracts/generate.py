@@ -10,8 +10,8 @@ from pydantic import BaseModel
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from core.commands import PromoteModel  # noqa: E402 - found only now that the path is set
-from core.ledger import EventRecord, Promotion, StepRecord  # noqa: E402
+from core.commands import EndpointCommand, PromoteModel  # noqa: E402 - found only now that the path is set
+from core.ledger import Approval, AuditRecord, EventRecord, Hold, Promotion, StepRecord  # noqa: E402
 from core.policy import Policy  # noqa: E402
 
 # What others write is described as it is read, with its defaults; what this service writes, as it is written.
@@ -21,6 +21,10 @@ MODELS: dict[str, tuple[type[BaseModel], Literal["validation", "serialization"]]
     "promotion.json": (Promotion, "serialization"),
     "step.json": (StepRecord, "serialization"),
     "event.json": (EventRecord, "serialization"),
+    "word.json": (EndpointCommand, "validation"),
+    "approval.json": (Approval, "serialization"),
+    "hold.json": (Hold, "serialization"),
+    "audit.json": (AuditRecord, "serialization"),
 }
 
 
