@@ -26,7 +26,7 @@ DIRECTORY = REPOSITORY / ".local" / "demo"
 POLICY = REPOSITORY / "promotion.sample.yaml"
 TARGET = "prod"
 PATIENCE = 600.0
-FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
+FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back", "retired"})
 # When the sample policy's schedules fire (UTC), and where their runs read and write.
 NIGHTLY_HOUR = 3
 INPUT, OUTPUT = "to-score/{model}/", "predictions/{model}/"
