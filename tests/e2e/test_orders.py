@@ -165,7 +165,7 @@ def test_a_schedule_is_retired(local_azure: LocalAzure, tmp_path: Path) -> None:
     steps = [step["step"] for step in row["steps"]]
     assert steps[-3:] == ["pause schedule", "delete schedule", "delete endpoint"]
     client = local_azure.ml_client(local_azure.endpoints["targets"]["prod"])
-    with pytest.raises(Exception, match="(?i)not found"):
+    with pytest.raises(Exception, match=r"(?i)not found"):
         client.schedules.get("hourly-old")
 
 
