@@ -14,11 +14,13 @@ import azure.functions as func
 from azure.core.credentials import TokenCredential
 
 from core import policy_file, settings
+from core.approvals import Approvals
 from core.events import WorkspaceId
 from core.intake import Intake
+from core.orders import Orders
 from core.ports import CommandQueue, Target
 from core.promotion import Promoter
-from functions import intake, operations, worker
+from functions import intake, openapi, operations, worker
 
 if TYPE_CHECKING:
     from core.adapters.archive_storage import StorageArchive
@@ -85,7 +87,23 @@ def _promoter() -> Promoter:
     return Promoter(ledger=_ledger(), queue=_queue(), archive=_archive(), target_for=_targets(), now=_now)
 
 
+@cache
+def _orders() -> Orders:
+    return Orders(policy=POLICY.policy, ledger=_ledger(), queue=_queue(), now=_now)
+
+
+@cache
+def _approvals() -> Approvals:
+    return Approvals(ledger=_ledger(), queue=_queue(), now=_now)
+
+
+# Modules of HTTP functions: each is registered, and documented in /api/openapi.json.
+SIGN_IN = SETTINGS.platform_authentication
+API = [operations.routes(_ledger, _archive, _intake, _orders, _approvals, platform_authentication=SIGN_IN)]
+API.append(openapi.routes(API))
+
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(intake.blueprint(_intake))
 app.register_functions(worker.blueprint(_promoter))
-app.register_functions(operations.blueprint(_ledger, _archive))
+for module in API:
+    app.register_functions(module.blueprint)

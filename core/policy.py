@@ -21,6 +21,7 @@ class Trigger(StrEnum):
     """What may start a promotion."""
 
     MODEL_REGISTERED = "model_registered"
+    REQUESTED = "requested"
 
 
 def _listed(value: Any) -> Any:
@@ -67,7 +68,11 @@ class Match(_Strict):
     model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
     origin: OneOrMoreOrigins | None = Field(None, description="designer, notebook or automl; or a list of them.")
     tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
-    trigger: tuple[Trigger, ...] = Field((Trigger.MODEL_REGISTERED,), min_length=1)
+    trigger: tuple[Trigger, ...] = Field(
+        (Trigger.MODEL_REGISTERED, Trigger.REQUESTED),
+        min_length=1,
+        description="What may start it: the registration of a model version, a request by a person. By default both.",
+    )
 
 
 class EnvironmentFile(_Strict):

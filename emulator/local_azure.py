@@ -131,6 +131,8 @@ class LocalAzure:
             "FUNCTIONS_WORKER_RUNTIME": "python",
             "PROMOTION_QUEUE": self._topology.queue.name,
             "ServiceBusConnection": self.service_bus.connection_string(SERVICE_KEY),
+            # The local host stands in for App Service with sign-in: it hands X-MS-CLIENT-PRINCIPAL on as it comes.
+            "PROMOTION_PLATFORM_AUTHENTICATION": "true",
             "LedgerStorage__tableServiceUri": self.storage.table_service_url(account),
             "LedgerStorage__blobServiceUri": self.storage.blob_service_url(account),
         }
