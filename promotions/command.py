@@ -115,7 +115,8 @@ def command(
 
     def register(handler: Handler[P]) -> Callable[..., None]:
         @functools.wraps(handler)
-        def run(context: typer.Context, /, **given: Any) -> None:
+        def run(**given: Any) -> None:
+            context: typer.Context = given.pop("context")
             options = {name: given.pop(name) for name in common}
             raise typer.Exit(_run(handler, context.obj or Surroundings(), options, given))
 

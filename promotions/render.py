@@ -59,8 +59,13 @@ class Output:
 
     # ---------------------------------------------------------------------------------------------------- results
 
-    def document(self, content: Any) -> None:
-        """One JSON document."""
+    def printed(self, content: Any) -> bool:
+        """Print the service's JSON if that was asked for; whether it was."""
+        if self.as_json:
+            self._document(content)
+        return self.as_json
+
+    def _document(self, content: Any) -> None:
         self.console.file.write(json.dumps(content, indent=2) + "\n")
         self.console.file.flush()
 

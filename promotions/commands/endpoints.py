@@ -29,10 +29,9 @@ _WHERE = Column("endpoint", lambda record: f"{record['target']}/{record['serve']
 
 @command(app, "endpoint", example="endpoint prod/realtime/churn")
 def show_endpoint(session: Session, endpoint: Endpoint) -> None:
-    """What is live on an endpoint or schedule, and whether it is on hold."""
+    """What is live on an endpoint, and its hold."""
     found = session.ask.get(*references.endpoint(endpoint).path).content
-    if session.output.as_json:
-        session.output.document(found)
+    if session.output.printed(found):
         return
     session.output.facts([("endpoint", f"{found['target']}/{found['serve']}/{found['endpoint']}")])
     hold = found["hold"]
@@ -51,10 +50,9 @@ def history(
     ] = None,
     limit: Limit = None,
 ) -> None:
-    """Who did what to an endpoint, the newest first; with --at also what was live at that time."""
+    """Who did what to an endpoint, and what was live."""
     found = session.ask.get(*references.endpoint(endpoint).path, "history", at=_time(at), limit=limit).content
-    if session.output.as_json:
-        session.output.document(found)
+    if session.output.printed(found):
         return
     if at is not None:
         when = local_time(_time(at))
@@ -65,11 +63,9 @@ def history(
 
 @command(app, "audit", example="audit --limit 50")
 def audit(session: Session, *, limit: Limit = None) -> None:
-    """Who did what to all endpoints, the newest first."""
+    """Who did what to all endpoints."""
     found = session.ask.get("audit", limit=limit).content
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.table(found["audit"], [_WHERE, *_RECORD], none="Nothing has happened yet.")
 
 
@@ -86,7 +82,10 @@ def rollback(
     watch: Watch = False,
     stay: Stay = False,
 ) -> Exit | None:
-    """Bring the last verified version back, and put the endpoint on hold until it is released."""
+    """Bring the last verified version back.
+
+    Fast while its deployment is still there. The endpoint is put on hold until it is released.
+    """
     row = session.order(*references.endpoint(endpoint).path, "rollback", reason=reason, to=to)
     if not session.output.as_json:
         session.output.note("The endpoint is put on hold: `release` lets automatic promotions in again.")
@@ -95,14 +94,20 @@ def rollback(
 
 @command(app, "hold", example="hold prod/realtime/churn --reason 'audit until Friday'", orders=True)
 def hold(session: Session, endpoint: Endpoint, *, reason: NeededReason) -> None:
-    """Keep automatic promotions away from an endpoint until it is released."""
+    """Keep automatic promotions away from an endpoint.
+
+    Until it is released.
+    """
     found = session.order(*references.endpoint(endpoint).path, "hold", reason=reason)
     _said(session, found, f"{clean(endpoint)}: accepted; automatic promotions stay away until it is released.")
 
 
 @command(app, "release", example="release prod/realtime/churn --reason 'audit is over'", orders=True)
 def release(session: Session, endpoint: Endpoint, *, reason: Reason = "") -> None:
-    """End the hold of an endpoint: automatic promotions may go there again."""
+    """End the hold of an endpoint.
+
+    Automatic promotions may go there again.
+    """
     found = session.order(*references.endpoint(endpoint).path, "release", reason=reason)
     _said(session, found, f"{clean(endpoint)}: accepted; automatic promotions may go there again.")
 
@@ -117,7 +122,10 @@ def retire(
     watch: Watch = False,
     stay: Stay = False,
 ) -> Exit | None:
-    """Delete an endpoint or schedule with all that belongs to it. Asks to type the endpoint's name."""
+    """Delete an endpoint or schedule.
+
+    With all that belongs to it. Asks to type the endpoint's name.
+    """
     named = references.endpoint(endpoint)
     if not yes:
         question = f"This deletes {clean(endpoint)} and its deployments. Type {clean(named.name)} to go on:"
@@ -126,9 +134,7 @@ def retire(
 
 
 def _said(session: Session, found: Any, sentence: str) -> None:
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.say(sentence)
 
 

@@ -38,9 +38,9 @@ def list_failed(
 ) -> None:
     """What failed and what to do about each."""
     found = session.ask.get("failed", group="reason" if group else None, limit=limit).content
-    if session.output.as_json:
-        session.output.document(found)
-    elif group:
+    if session.output.printed(found):
+        return
+    if group:
         session.output.table(found["groups"], [field("reason"), field("count")], none="Nothing has failed.")
     else:
         session.output.table(found["failed"], _FAILED, none="Nothing has failed.")
@@ -63,9 +63,7 @@ def retry(
         raise Failure("Say what to retry: ids, or --reason, or --all.", "Give one of the three.")
     body = {"ids": ids or None, "reason": reason, "all": everything, "per_minute": per_minute, "note": note}
     found = session.order("failed", "retry", **body)
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.say(f"Sent again: {len(found['retried'])}. Left for another time: {clean(found['remaining'])}.")
         if found["failed"]:
             session.output.table(found["failed"], [field("id"), field("why", wraps=True)], none="")
@@ -76,8 +74,7 @@ def retry(
 def list_letters(session: Session, *, limit: Limit = None) -> None:
     """The messages on the dead-letter queue, and why each is there."""
     found = session.ask.get("dead-letters", limit=limit).content
-    if session.output.as_json:
-        session.output.document(found)
+    if session.output.printed(found):
         return
     rows = [{name: value for name, value in row.items() if name != "body"} for row in found["dead_letters"]]
     session.output.table(rows, generic(rows), none="No dead letters.")
@@ -85,11 +82,9 @@ def list_letters(session: Session, *, limit: Limit = None) -> None:
 
 @command(letters, "show", example="dead-letters show 42")
 def show(session: Session, number: Number) -> None:
-    """One of them with its content, as far as it can be read."""
+    """One of them, with its content."""
     found = session.ask.get("dead-letters", str(number)).content
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.outline(found)
 
 
@@ -108,7 +103,5 @@ def drop(session: Session, number: Number, *, reason: NeededReason, yes: Yes = F
 
 
 def _done(session: Session, found: Any, number: int, what: str) -> None:
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.say(f"Dead letter {number}: {what}.")

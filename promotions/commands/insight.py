@@ -51,13 +51,11 @@ def events(
     model: Annotated[str | None, typer.Option("--model", help="Only of this model, or MODEL:VERSION.")] = None,
     limit: Limit = None,
 ) -> None:
-    """Events from the source workspaces, the newest first, and what came of each."""
+    """Events received, and what came of each."""
     asked = references.model_version(model) if model and ":" in model else None
     query = {"model": asked.model if asked else model, "version": asked.version if asked else None}
     found = session.ask.get("events", outcome=outcome, **query, limit=limit).content
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.table(found["events"], _EVENT, none="No events.")
 
 
@@ -68,12 +66,13 @@ def explain(
     *,
     source: MaybeSource = None,
 ) -> None:
-    """Why a model version was or was not promoted: events, origin, each rule, steps, outcome."""
+    """Why a model version was or was not promoted.
+
+    Events, origin, each rule and why it matched or not, steps, outcome.
+    """
     asked = references.model_version(version)
     found = session.ask.get("explain", source=source, model=asked.model, version=asked.version).content
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.outline(found)
 
 
@@ -90,14 +89,14 @@ def plan(
     source: MaybeSource = None,
     rule: Rule = None,
 ) -> Exit | None:
-    """What a promotion would do now, and what would differ. Nothing is written.
+    """What a promotion would do now.
+
+    Step by step, with what would differ. Nothing is written.
 
     The exit code is 0 if there is nothing to do, 10 if something would change, 1 if it would be refused.
     """
     found = _planned(session, version, promotion, source, rule)
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         session.output.outline(found)
     return verdict(found)
 
@@ -110,11 +109,13 @@ def backfill(
     send: Annotated[bool, typer.Option("--send", help="Promote them; without it they are only listed.")] = False,
     limit: Limit = None,
 ) -> None:
-    """Promote what was registered before a rule came into force. Shows which versions those are unless --send."""
+    """Promote what is older than a rule.
+
+    Shows which versions those are; promotes them with --send.
+    """
     body: dict[str, Any] = {"rule": rule, "dry_run": not send} | ({"limit": limit} if limit else {})
     found = session.order("backfill", **body)
-    if session.output.as_json:
-        session.output.document(found)
+    if session.output.printed(found):
         return
     _listed(session, found["plan"], none="No version is left to promote.")
     if send:
@@ -128,14 +129,14 @@ def check(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy, such as promotion.yaml.")],
 ) -> Exit | None:
-    """Check a policy before it is rolled out: mistakes by line and field, and which known models each rule matches.
+    """Check a policy before it is rolled out.
+
+    Mistakes by line and field, and which of the known models each rule matches.
 
     Mistakes are printed as FILE:LINE: field: message, and the exit code is 1.
     """
     found = session.ask.post_text("policy", "validate", text=_read(file), content_type="application/yaml").content
-    if session.output.as_json:
-        session.output.document(found)
-    else:
+    if not session.output.printed(found):
         for line in mistakes(file, found["mistakes"]):
             session.output.say(line)
         if found["valid"]:

@@ -56,7 +56,10 @@ def list_promotions(
         bool, typer.Option("--watch", "-w", help="Redraw until none of them is open any more, or Ctrl-C.")
     ] = False,
 ) -> None:
-    """Promotions, those asked for last first: where each goes, how far it is, and why."""
+    """Promotions, the newest first.
+
+    Where each goes, how far it is, and why.
+    """
     query: dict[str, Any] = {"state": state, "endpoint": endpoint, "target": target, "reason": reason}
     query |= _model(model) | {"limit": limit}
 
@@ -67,8 +70,7 @@ def list_promotions(
         watch_list(session, look, COLUMNS, none=_NONE)
         return
     found = look().content
-    if session.output.as_json:
-        session.output.document(found)
+    if session.output.printed(found):
         return
     session.output.table(found["promotions"], COLUMNS, none=_NONE)
     if found.get("continuation"):
@@ -77,17 +79,16 @@ def list_promotions(
 
 @command(app, "show", example="show churn-3-85a7c13200-1 --watch")
 def show(session: Session, promotion: Id, *, watch: Watch = False, stay: Stay = False) -> Exit | None:
-    """One promotion: where it stands, what to do about it, who decided, and each step.
+    """One promotion, with each step.
 
+    Where it stands, what to do about it, who decided.
     With --watch the exit code tells how it ended: 0 it succeeded, 1 it was refused, cancelled or superseded, 3 it waits
     for a person.
     """
     if watch:
         return watch_promotion(session, promotion, stay=stay)
     row = session.ask.get("promotions", promotion).content
-    if session.output.as_json:
-        session.output.document(row)
-    else:
+    if not session.output.printed(row):
         _show(session.output, row)
     return None
 
@@ -104,7 +105,10 @@ def promote(
     watch: Watch = False,
     stay: Stay = False,
 ) -> Exit | None:
-    """Ask for a promotion of a registered model version. The policy must have a rule for it."""
+    """Promote a registered model version.
+
+    The policy must have a rule for it.
+    """
     asked = references.model_version(version)
     body = {"source": source, "model": asked.model, "version": asked.version, "rule": rule, "reason": reason}
     return accepted(session, session.order("promotions", **body, overrides_hold=overrides_hold), watch, stay)
@@ -118,7 +122,10 @@ def approve(
     comment: Annotated[str, typer.Option("--comment", help="Stands in the record of the approval.")] = "",
     yes: Yes = False,
 ) -> None:
-    """Approve a promotion that waits for it: shows what is approved, asks, and approves exactly what was shown."""
+    """Approve a promotion that waits for it.
+
+    Shows what is approved, asks, and approves exactly what was shown: if the content changes meanwhile, nothing is.
+    """
     _decide(session, promotion, "approve", comment, yes=yes)
 
 
@@ -130,13 +137,19 @@ def reject(
     comment: Annotated[str, typer.Option("--comment", help="Why; whoever asked for it sees it.")] = "",
     yes: Yes = False,
 ) -> None:
-    """Reject a promotion that waits for an approval: that ends it."""
+    """Reject a promotion that waits for approval.
+
+    That ends it; a retry asks again.
+    """
     _decide(session, promotion, "reject", comment, yes=yes)
 
 
 @command(app, "cancel", example="cancel churn-3-85a7c13200-1 --reason 'wrong version'", orders=True)
 def cancel(session: Session, promotion: Id, *, reason: Reason = "") -> Exit | None:
-    """End a promotion that is under way, and take away what it has made."""
+    """End a promotion that is under way.
+
+    What it has made is taken away.
+    """
     return accepted(session, session.order("promotions", promotion, "cancel", reason=reason))
 
 
@@ -160,14 +173,20 @@ def redeploy(
     watch: Watch = False,
     stay: Stay = False,
 ) -> Exit | None:
-    """Deploy a past promotion again, exactly as it was: it wins over what is live now."""
+    """Deploy a past promotion again.
+
+    Exactly as it was, from its frozen recipe: it wins over what is live now.
+    """
     body = {"reason": reason, "target": target, "fresh": fresh, "overrides_hold": overrides_hold}
     return accepted(session, session.order("promotions", promotion, "redeploy", **body), watch, stay)
 
 
 @command(app, "wake", example="wake churn-3-85a7c13200-1", orders=True)
 def wake(session: Session, promotion: Id) -> Exit | None:
-    """Have the service look at a waiting promotion now instead of when it is due."""
+    """Look at a waiting promotion now.
+
+    The service does that by itself when it is due.
+    """
     return accepted(session, session.order("promotions", promotion, "wake"))
 
 
@@ -179,10 +198,12 @@ def bundle(
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, new or empty.")],
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Not of the last attempt.")] = None,
 ) -> None:
-    """Fetch what was deployed: scripts, environment, manifest and provenance, as one folder to commit."""
+    """Fetch what was deployed, as a folder.
+
+    Scripts, environment, manifest and provenance, to be committed.
+    """
     files = unpack(session.ask.download("promotions", promotion, "bundle", attempt=attempt), output)
-    if session.output.as_json:
-        session.output.document({"output": str(output), "files": files})
+    if session.output.printed({"output": str(output), "files": files}):
         return
     for name in files:
         session.output.say(clean(output / name))
@@ -208,8 +229,7 @@ def accepted(session: Session, row: Mapping[str, Any], watch: bool = False, stay
     """Tell that an order was accepted, or watch what comes of it."""
     if watch:
         return watch_promotion(session, row["id"], stay=stay)
-    if session.output.as_json:
-        session.output.document(row)
+    if session.output.printed(row):
         return None
     session.output.say(f"{clean(row['id'])}: accepted; it is {clean(row['state'])}.")
     session.output.note(f"Watch it: {PROGRAM} show {clean(row['id'])} --watch")
@@ -279,8 +299,6 @@ def _decide(session: Session, promotion: str, verb: str, comment: str, *, yes: b
     if not yes:
         session.confirm(f"{verb.capitalize()} {clean(row['id'])}, to {clean(row['target'])}? [y/N]")
     given = session.order("promotions", promotion, verb, **digests, comment=comment)
-    if session.output.as_json:
-        session.output.document(given)
-    else:
+    if not session.output.printed(given):
         what = f"{clean(given['decision'])} by {clean(given['by'])} at {local_time(given['at'])}"
         session.output.say(f"{clean(given['promotion_id'])}: {what}.")
