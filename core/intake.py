@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from core import asks, tags
 from core import policy as rules
-from core import tags
 from core.commands import MESSAGE_LIMIT, Order, PromoteModel, Verb, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
 from core.events import Fact, ModelRegistered, RunEnded, WorkspaceId, parse
 from core.evidence import Findings, gather
-from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State
+from core.ledger import AuditRecord, EventOutcome, EventRecord, Memo, Promotion, State
 from core.origin import OVERRIDE_TAG, Classification, classify
-from core.policy import ModelFacts, Rule, Trigger
+from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
 from core.recipes import Material, Packaged, package
@@ -25,6 +25,7 @@ from core.recipes import Material, Packaged, package
 log = logging.getLogger(__name__)
 
 SUBJECT_LIMIT = 500
+TAG_EVENT = "promotion.tag"
 
 
 class _Ignored(Exception):
@@ -61,9 +62,35 @@ class Intake:
 
         Raises Transient for what may succeed later.
         """
-        record = self._blank(envelope)
+        return self._recorded(self._blank(envelope), lambda: self._handle(parse(envelope)))
+
+    def tagged(self, source_name: str, model: str, version: str, text: str, order: Order) -> EventRecord:
+        """What the tags of a model version ask for (`asks.text_of`), as an order; recorded like an event. Safe to repeat."""
+        workspace = self._policy.sources[source_name].id
+        record = EventRecord(
+            event_id=order.id,
+            event_type=TAG_EVENT,
+            source=workspace.arm_id,
+            subject=f"models/{model}:{version}",
+            outcome=EventOutcome.ACCEPTED,
+            received_at=order.at,
+        )
+
+        def promote() -> Promotion:
+            policy = asks.allowed(self._policy, asks.read(text, self._policy))
+            try:
+                return self._promote(workspace, source_name, model, version, Trigger.TAGGED, order, policy=policy)
+            except _Ignored as ignored:
+                if ignored.reason is not Reason.NO_RULE_MATCHES:
+                    raise
+                why = "; ".join((f"the policy allows no promotion as the tag asks: {ignored}", *ignored.verdicts))
+                raise Refusal(Reason.NOT_ALLOWED, why, remedy="Ask for what a rule allows, or change it.") from ignored
+
+        return self._recorded(record, promote)
+
+    def _recorded(self, record: EventRecord, handle: Callable[[], Promotion]) -> EventRecord:
         try:
-            promotion = self._handle(parse(envelope))
+            promotion = handle()
         except _Ignored as ignored:
             changes = {"outcome": EventOutcome.IGNORED, "reason": ignored.reason, "why": str(ignored)}
             record = record.model_copy(update=changes | {"verdicts": ignored.verdicts})
@@ -145,8 +172,10 @@ class Intake:
         trigger: Trigger,
         order: Order | None = None,
         expected: str | None = None,
+        policy: Policy | None = None,
     ) -> Promotion:
-        if not rules.could_concern(self._policy, source_name, name, trigger):
+        policy = policy or self._policy
+        if not rules.could_concern(policy, source_name, name, trigger):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {name!r} of {source_name}")
         model = self._source.model(source, name, version)
         if model.archived:
@@ -154,18 +183,28 @@ class Intake:
         if tags.is_copy(model.tags):
             raise _Ignored(Reason.OWN_COPY, f"{model.name}:{model.version} was put here by a promotion")
         facts = ModelFacts(source=source_name, name=model.name, origin=None, tags=model.tags, trigger=trigger)
-        candidate, verdicts = rules.judge(self._policy, facts)
+        candidate, verdicts = rules.judge(policy, facts)
         if candidate is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
         findings = gather(self._source, source, model)
         origin = self._origin(classify(findings.evidence), candidate)
-        rule, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
+        rule, verdicts = rules.judge(policy, facts.model_copy(update={"origin": origin.origin}))
         if rule is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule matches a model of origin {origin}", _lines(verdicts))
         if expected not in (None, rule.name):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"rule {expected!r} is not the one that decides", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        return self._request(source, source_name, model, origin, packaged, rule, trigger, order)
+        promotion = self._request(source, source_name, model, origin, packaged, rule, trigger, order)
+        if trigger is Trigger.MODEL_REGISTERED:
+            self._note_ask(source, model, rule)
+        return promotion
+
+    def _note_ask(self, source: WorkspaceId, model: SourceModel, rule: Rule) -> None:
+        """A tag that the promotion of the registration fulfils has been heard: the timer must not take it for a new ask."""
+        text = asks.text_of(model.tags)
+        kind = asks.memo_kind(source, model.name)
+        if asks.is_fulfilled(text, rule) and self._ledger.memo(kind, model.version) is None:
+            self._ledger.save_memo(Memo(kind=kind, key=model.version, value={"text": text, "number": 0}))
 
     @staticmethod
     def _origin(found: Classification, candidate: Rule) -> Classification:
