@@ -110,6 +110,7 @@ class Promoter:
             row = self._ledger.promotion(command.promotion_id)
             if row is not None and not _is_stale(command, row):
                 changes = {"why": why, "remedy": remedy, "due": None, "updated_at": self._now()}
+                changes |= {"reason": Reason.DEAD_LETTERED}
                 self._ledger.save(row.model_copy(update=changes))
         except Exception:  # whatever it is, the message must still be raised for what is wrong with it
             log.exception("could not write down why promotion %s gave up", command.promotion_id)
