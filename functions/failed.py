@@ -103,7 +103,13 @@ def routes(replay: Callable[[], Replay], *, platform_authentication: bool) -> Ro
     def resubmit_dead_letter(req: Request[Why]) -> Letter:
         return replay().resubmit(int(req.path["sequence_number"]), req.caller, reason=req.given.reason)
 
-    @api.post("dead-letters/{sequence_number:long}/drop", "Take a dead letter away.", takes=Because, answers=Letter)
+    @api.post(
+        "dead-letters/{sequence_number:long}/drop",
+        "Take a dead letter away.",
+        takes=Because,
+        answers=Letter,
+        status=200,
+    )
     def drop_dead_letter(req: Request[Because]) -> Letter:
         return replay().drop(int(req.path["sequence_number"]), req.caller, reason=req.given.reason)
 
