@@ -199,3 +199,24 @@ def test_a_finished_promotion_is_forced_to_a_fresh_deployment(local_azure: Local
     assert ask(local_azure, fresh, saved.request) == saved.expected
     deployments = online(local_azure, "prod")["stale-one"]["deployments"]
     assert [each["name"] for each in deployments] == [fresh["result"]["deployment"]]
+
+
+def test_a_test_job_is_cancelled_with_its_promotion(local_azure: LocalAzure, tmp_path: Path) -> None:
+    stuck = {"kind": "job", "job": "hourly-stopped*", "outcome": "stick"}
+    number = local_azure.control.post("/azure-ml/outcomes", stuck)["number"]
+    version = register(local_azure, "hourly-stopped", models.regression_with_example(tmp_path))
+
+    def testing() -> dict[str, Any] | None:
+        rows = [row for row in local_azure.promotions_of("hourly-stopped", version) if "test job" in row["why"]]
+        return rows[0] if rows else None
+
+    row = local_azure.wait_for(testing, what="a test job under way")
+    assert local_azure.order(f"promotions/{row['id']}/cancel", {"reason": "wrong data"})["status_code"] == 202
+
+    row = local_azure.wait_for_state(row["id"], "cancelled")
+    local_azure.control.delete(f"/azure-ml/outcomes/{number}")
+    client = local_azure.ml_client(local_azure.endpoints["targets"]["prod"])
+    (job,) = [job for job in client.jobs.list() if str(job.name).startswith("hourly-stopped-")]
+    assert job.status in ("Canceled", "CancelRequested")
+    with pytest.raises(Exception, match=r"(?i)not found|could not be found|does not exist"):
+        client.batch_endpoints.get("hourly-stopped")

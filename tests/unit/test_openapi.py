@@ -126,8 +126,7 @@ def inside(value: Any, key: str) -> list[Any]:
         return [found for each in value for found in inside(each, key)]
     if not isinstance(value, dict):
         return []
-    own = [value[key]] if key in value else []
-    return own + [found for each in value.values() for found in inside(each, key)]
+    return ([value[key]] if key in value else []) + [found for each in value.values() for found in inside(each, key)]
 
 
 def test_the_document_is_openapi() -> None:
