@@ -1,10 +1,8 @@
 """The console client over a real socket: what each command asks, what it shows, how it ends."""
 
 import io
-import json
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from promotions.app import app, main
 from promotions.commands import arguments, insight
 from promotions.exits import FINAL
 from tests.unit.builders import NOON
+from tests.unit.console_runs import Console
 from tests.unit.console_service import (
     KEY,
     Reply,
@@ -25,7 +24,6 @@ from tests.unit.console_service import (
     an_audit_record,
     dumped,
     problem,
-    served,
 )
 
 ROW = a_row()
