@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -21,7 +22,7 @@ from tests.unit.console_runs import Console
 from tests.unit.console_service import KEY, NO_ANSWER, Reply, Service, a_row, problem
 
 REPOSITORY = Path(__file__).parents[2]
-LIST = {"promotions": [], "continuation": None}
+LIST: dict[str, Any] = {"promotions": [], "continuation": None}
 ROW = a_row()
 CANCEL = f"POST promotions/{ROW['id']}/cancel"
 
