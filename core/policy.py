@@ -21,6 +21,8 @@ class Trigger(StrEnum):
     """What may start a promotion."""
 
     MODEL_REGISTERED = "model_registered"
+    REQUESTED = "requested"
+    TAGGED = "tagged"
 
 
 def _listed(value: Any) -> Any:
@@ -60,6 +62,18 @@ class Workspace(_Strict):
         return WorkspaceId(**self.model_dump())
 
 
+class SourceWorkspace(Workspace):
+    """A workspace whose events are believed."""
+
+    status_tags: bool = Field(
+        False, description="Write where its promotions stand into tags of its model versions: promotion.<target>."
+    )
+
+    @property
+    def id(self) -> WorkspaceId:
+        return WorkspaceId(**self.model_dump(exclude={"status_tags"}))
+
+
 class Match(_Strict):
     """What a rule applies to. Everything that is given must hold; what is left out matches anything."""
 
@@ -67,7 +81,11 @@ class Match(_Strict):
     model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
     origin: OneOrMoreOrigins | None = Field(None, description="designer, notebook or automl; or a list of them.")
     tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
-    trigger: tuple[Trigger, ...] = Field((Trigger.MODEL_REGISTERED,), min_length=1)
+    trigger: tuple[Trigger, ...] = Field(
+        (Trigger.MODEL_REGISTERED, Trigger.REQUESTED, Trigger.TAGGED),
+        min_length=1,
+        description="What may start it: the registration of a model version, a request by a person, a tag that asks.",
+    )
 
 
 class EnvironmentFile(_Strict):
@@ -102,7 +120,7 @@ class Policy(_Strict):
     """The whole of `promotion.yaml`."""
 
     version: Literal[1]
-    sources: Mapping[str, Workspace] = Field(min_length=1)
+    sources: Mapping[str, SourceWorkspace] = Field(min_length=1)
     targets: Mapping[str, Workspace] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 

@@ -31,6 +31,61 @@ ID = ROW["id"]
 PLACE = "endpoints/prod/realtime/churn"
 
 
+@pytest.fixture(scope="module")
+def _service() -> Iterator[Service]:
+    with served() as service:
+        yield service
+
+
+@pytest.fixture
+def service(_service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "PROMOTIONS_SCOPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PROMOTIONS_URL", _service.url)
+    monkeypatch.setenv("PROMOTIONS_KEY", KEY)
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
+    yield _service
+    _service.asked.clear()
+    _service._answers.clear()
+    monkeypatch.undo()
+    time.tzset()
+
+
+class Run:
+    """How a command ended, and what it printed."""
+
+    def __init__(self, code: int, out: str, err: str, slept: list[float]) -> None:
+        self.code, self.out, self.err, self.slept = code, out, err, slept
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Console = Callable[..., Run]
+
+
+@pytest.fixture
+def console(service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Console:
+    """Run the client; `typed` is what the user types. No run ever shows the key, and none waits in earnest."""
+
+    def run(*arguments: str, typed: str = "") -> Run:
+        slept: list[float] = []
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        code = main(arguments, sleep=slept.append)
+        out, err = capsys.readouterr()
+        assert KEY not in out + err
+        assert "Traceback" not in err
+        return Run(code, out, err, slept)
+
+    return run
+
+
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
