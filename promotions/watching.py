@@ -12,7 +12,7 @@ from rich.text import Text
 from promotions.client import Answer, Unanswered
 from promotions.command import Session
 from promotions.exits import Exit, is_open, outcome
-from promotions.render import Column, Output, drawn
+from promotions.render import Column, drawn
 from promotions.text import clean, local_time, parsed_time
 
 SOONEST, USUALLY, LATEST = 1.0, 2.0, 10.0
@@ -53,23 +53,18 @@ def watch_promotion(session: Session, promotion_id: str, *, stay: bool = False) 
                 status.update(Text(f"{clean(row['state'])} {clean(row['why'])}"))
             session.sleep(pause([row], answer.at))
     if not output.as_json:
-        show_end(output, row)
+        output.facts(end_of(row))
     return ended
 
 
-def show_end(output: Output, row: Mapping[str, Any]) -> None:
-    """What came of a promotion, and what to do about it."""
+def end_of(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What came of a promotion, and what to do about it: facts to show."""
     result = row.get("result") or {}
-    output.facts(
-        [
-            ("state", row["state"]),
-            ("why", row["why"]),
-            ("reason", row["reason"]),
-            ("remedy", row["remedy"]),
-            ("scoring URI", result.get("scoring_uri")),
-            ("schedule", result.get("schedule")),
-        ]
-    )
+    return [
+        *((name, row[name]) for name in ("state", "why", "reason", "remedy")),
+        ("scoring URI", result.get("scoring_uri")),
+        ("schedule", result.get("schedule")),
+    ]
 
 
 class _Steps:

@@ -11,7 +11,7 @@ from promotions import references
 from promotions.command import Session, command, group
 from promotions.commands.arguments import Limit, Rule
 from promotions.exits import Exit, Failure
-from promotions.render import Column, field, generic
+from promotions.render import Column, field
 from promotions.text import clean
 
 app = group()
@@ -36,6 +36,12 @@ _EVENT = [
     field("outcome"),
     field("promotion_id", "promotion"),
     Column("why", lambda event: event["why"] or event["reason"], wraps=True),
+]
+_BACKFILL = [
+    field("source"),
+    Column("model", lambda version: f"{version['model']}:{version['version']}"),
+    field("outcome"),
+    field("why", wraps=True),
 ]
 MaybeSource = Annotated[
     str | None,
@@ -93,7 +99,8 @@ def plan(
 
     Step by step, with what would differ. Nothing is written.
 
-    The exit code is 0 if there is nothing to do, 10 if something would change, 1 if it would be refused.
+    The exit code is 0 if there is nothing to do, 10 if something would change, 1 if it would be refused, 3 if it would wait
+    for a person.
     """
     found = _planned(session, version, promotion, source, rule)
     if not session.output.printed(found):
@@ -108,20 +115,19 @@ def backfill(
     *,
     send: Annotated[bool, typer.Option("--send", help="Promote them; without it they are only listed.")] = False,
     limit: Limit = None,
-) -> None:
+) -> Exit | None:
     """Promote what is older than a rule.
 
-    Shows which versions those are; promotes them with --send.
+    Shows which versions those are, the newest of each model; promotes them with --send. Exit code 1 if one was refused.
     """
     body: dict[str, Any] = {"rule": rule, "dry_run": not send} | ({"limit": limit} if limit else {})
     found = session.order("backfill", **body)
-    if session.output.printed(found):
-        return
-    _listed(session, found["plan"], none="No version is left to promote.")
-    if send:
-        session.output.say(f"Sent: {len(found['sent'])}.")
-    elif found["plan"]:
-        session.output.note("Nothing was sent: --send does it.")
+    versions = found["sent"] if send else found["plan"]
+    if not session.output.printed(found):
+        session.output.table(versions, _BACKFILL, none="No version is left to promote.")
+        if versions and not send:
+            session.output.note("Nothing was sent: --send does it.")
+    return Exit.REFUSED if any(version["outcome"] == "refused" for version in versions) else None
 
 
 @command(policy, "check", example="policy check promotion.yaml")
@@ -157,9 +163,20 @@ def mistakes(file: Path, found: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+_VERDICTS = {
+    "nothing_to_do": Exit.OK,
+    "changes": Exit.CHANGES,
+    "parked": Exit.PARKED,
+    "refused": Exit.REFUSED,
+}
+
+
 def verdict(plan: Mapping[str, Any]) -> Exit:
-    """0 nothing to do, 10 something would change, 1 it would be refused. Pure."""
-    raise NotImplementedError
+    """What a plan comes to, from its `verdict`. Raises Failure for what is none: a pipeline must not go on by mistake."""
+    found = _VERDICTS.get(str(plan.get("verdict")))
+    if found is None:
+        raise Failure("The service's plan does not say whether anything would change.", "Is it of another version?")
+    return found
 
 
 def _planned(session: Session, version: str | None, promotion: str | None, source: str | None, rule: str | None) -> Any:
@@ -172,11 +189,6 @@ def _planned(session: Session, version: str | None, promotion: str | None, sourc
         raise Failure("It is not said from which source.", "Give --source, the workspace's name in the policy.")
     body = {"source": source, "model": asked.model, "version": asked.version, "rule": rule}
     return session.ask.post("plan", body=body).content
-
-
-def _listed(session: Session, records: list[Any], *, none: str) -> None:
-    rows = [record if isinstance(record, dict) else {"version": record} for record in records]
-    session.output.table(rows, generic(rows), none=none)
 
 
 def _read(file: Path) -> bytes:

@@ -26,7 +26,7 @@ from promotions.commands.arguments import (
 from promotions.exits import Exit, Failure
 from promotions.render import Column, Output, field
 from promotions.text import clean, local_time
-from promotions.watching import show_end, watch_list, watch_promotion
+from promotions.watching import end_of, watch_list, watch_promotion
 
 app = group()
 
@@ -255,9 +255,9 @@ def _show(output: Output, row: Mapping[str, Any]) -> None:
             ("ordered by", f"{order['by']} ({order['verb']}) {order['reason']}".rstrip() if order else None),
             ("updated", row["updated_at"]),
             ("looked at next", row.get("due") if row["state"] in ("waiting", "parked") else None),
+            *end_of(row),
         ]
     )
-    show_end(output, row)
     if row.get("approvals"):
         output.say("")
         columns = [field("at"), field("decision"), field("by"), field("attempt"), field("comment", wraps=True)]

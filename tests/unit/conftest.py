@@ -5,6 +5,8 @@
 
 from hypothesis import HealthCheck, settings
 
+from tests.unit.console_runs import _service, console, service  # noqa: F401 - fixtures of the tests of the console
+
 _ANY_SPEED = [HealthCheck.too_slow]
 settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, max_examples=60, suppress_health_check=_ANY_SPEED

@@ -56,6 +56,10 @@ class Service:
         method, _, path = route.partition(" ")
         self._answers[method, f"/api/{path}"] = list(replies)
 
+    def forget(self) -> None:
+        self.asked.clear()
+        self._answers.clear()
+
     def reply(self, asked: Asked) -> Any:
         self.asked.append(asked)
         if asked.headers.get("x-functions-key") != KEY and "authorization" not in asked.headers:

@@ -1,20 +1,20 @@
 """The console client over a real socket: what each command asks, what it shows, how it ends."""
 
 import io
-import json
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.ledger import Decision, EventOutcome, EventRecord, State
+from core.reconcile import BackfillRow
 from promotions.app import app, main
 from promotions.commands import arguments, insight
 from promotions.exits import FINAL
 from tests.unit.builders import NOON
+from tests.unit.console_runs import Console
 from tests.unit.console_service import (
     KEY,
     Reply,
@@ -25,67 +25,11 @@ from tests.unit.console_service import (
     an_audit_record,
     dumped,
     problem,
-    served,
 )
 
 ROW = a_row()
 ID = ROW["id"]
 PLACE = "endpoints/prod/realtime/churn"
-
-
-@pytest.fixture(scope="module")
-def _service() -> Iterator[Service]:
-    with served() as service:
-        yield service
-
-
-@pytest.fixture
-def service(_service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "PROMOTIONS_SCOPE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PROMOTIONS_URL", _service.url)
-    monkeypatch.setenv("PROMOTIONS_KEY", KEY)
-    monkeypatch.setenv("TZ", "CET-1")
-    time.tzset()
-    yield _service
-    _service.asked.clear()
-    _service._answers.clear()
-    monkeypatch.undo()
-    time.tzset()
-
-
-class Run:
-    """How a command ended, and what it printed."""
-
-    def __init__(self, code: int, out: str, err: str, slept: list[float]) -> None:
-        self.code, self.out, self.err, self.slept = code, out, err, slept
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Console = Callable[..., Run]
-
-
-@pytest.fixture
-def console(service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Console:
-    """Run the client; `typed` is what the user types. No run ever shows the key, and none waits in earnest."""
-
-    def run(*arguments: str, typed: str = "") -> Run:
-        slept: list[float] = []
-        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-        code = main(arguments, sleep=slept.append)
-        out, err = capsys.readouterr()
-        assert KEY not in out + err
-        assert "Traceback" not in err
-        return Run(code, out, err, slept)
-
-    return run
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -199,6 +143,7 @@ FAILED = {
 }
 RETRIED = {"retried": [ID], "failed": [], "remaining": 0}
 CHECKED = {"valid": True, "mistakes": [], "rules": [{"rule": "all", "matches": [LIVE | {"source": "dev"}]}]}
+PLANNED = BackfillRow(source="dev", model="churn", version="3").model_dump(mode="json")
 EXPLAINED = {"model": "churn", "version": "3", "rules": [{"rule": "all", "matches": False, "why": "tag missing"}]}
 REASON = ["--reason", "why not"]
 WHY = {"reason": "why not"}
@@ -301,16 +246,16 @@ ROUTES: list[tuple[list[str], str, Any, dict[str, Any], str]] = [
     (
         ["backfill", "all", "--limit", "9"],
         "POST backfill",
-        {"plan": [LIVE], "sent": []},
+        {"plan": [PLANNED], "sent": []},
         {"rule": "all", "dry_run": True, "limit": 9},
-        "churn  3",
+        "churn:3  planned",
     ),
     (
         ["backfill", "all", "--send"],
         "POST backfill",
-        {"plan": [LIVE], "sent": [ID]},
+        {"plan": [], "sent": [PLANNED | {"outcome": "accepted"}]},
         {"rule": "all", "dry_run": False},
-        "Sent: 1",
+        "churn:3  accepted",
     ),
 ]
 
@@ -604,6 +549,33 @@ def test_watching_the_list_tells_each_change_until_nothing_is_open(service: Serv
 
 
 # -------------------------------------------------------------------------------------------------- plans and policies
+
+
+@pytest.mark.parametrize(
+    ("says", "code"), [("nothing_to_do", 0), ("changes", 10), ("parked", 3), ("refused", 1), ("perhaps", 2), (None, 2)]
+)
+def test_a_plans_exit_code_tells_pipelines_what_it_comes_to(
+    service: Service, console: Console, says: str | None, code: int
+) -> None:
+    answer = {"verdict": says, "steps": [{"step": "shift_traffic", "from": {"v2": 100}, "to": {"v3": 100}}]}
+    service.answers("POST plan", answer)
+    service.answers(f"GET promotions/{ID}/plan", answer)
+
+    asked = console("plan", "churn:3", "--source", "dev", "--rule", "all")
+    existing = console("plan", "--promotion", ID, "--json")
+
+    assert (asked.code, existing.code) == (code, code)
+    assert service.the("POST plan").json == {"source": "dev", "model": "churn", "version": "3", "rule": "all"}
+    assert ("shift_traffic" in asked.out, existing.json) == (True, answer)
+
+
+def test_a_backfill_that_was_refused_in_part_is_an_error(service: Service, console: Console) -> None:
+    refused = PLANNED | {"outcome": "refused", "why": "its origin is unknown"}
+    service.answers("POST backfill", Reply({"plan": [], "sent": [PLANNED | {"outcome": "accepted"}, refused]}, 202))
+
+    ran = console("backfill", "all", "--send")
+
+    assert (ran.code, "its origin is unknown" in ran.out) == (1, True)
 
 
 def test_the_policys_mistakes_are_lines_that_editors_know(service: Service, console: Console, tmp_path: Path) -> None:
