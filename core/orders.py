@@ -21,7 +21,7 @@ from core.ports import CommandQueue, Ledger
 from core.stages import ENDPOINT_NAME, Approval
 
 # What can be tried again as it was asked; anything else that has ended is redeployed.
-_RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
+RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
 # What a retry repeats: it is still that which was asked for, not a promotion along its path.
 _REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE)
 _HOLDS = (Verb.HOLD, Verb.RELEASE)
@@ -60,7 +60,7 @@ class Orders:
         row = row_of(self._ledger, promotion)
         if accepted := self._accepted(row, Verb.RETRY, order_id):
             return accepted
-        if row.state not in _RETRIED:
+        if row.state not in RETRIED:
             hint = "redeploy it for a fresh deployment" if row.state.is_final else "it is still under way"
             raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} is {row.state}: {hint}")
         order = self._order(Verb.RETRY, caller, order_id, reason)
@@ -244,7 +244,7 @@ class Orders:
             "fresh": before.fresh if fresh is None else fresh,
             "goal": goal,
         }
-        command = _renewed(before).model_copy(update=changes)
+        command = renewed(before).model_copy(update=changes)
         return self._sent(self._ledger.save(row.again(command, now=self._now())), verb)
 
     def _elsewhere(self, row: Promotion, target: str, order: Order) -> Promotion:
@@ -253,7 +253,7 @@ class Orders:
         before = command_of(row)
         stage = before.stage.model_copy(update={"target": target, "approval": self._approval(before, target)})
         path = path_id(before.source, before.model, before.version, f"{before.rule}\n{row.id}\n{target}")
-        command = _renewed(before).model_copy(
+        command = renewed(before).model_copy(
             update={
                 "promotion_id": promotion_id(path, 0),
                 "stages": (stage,),
@@ -396,7 +396,7 @@ def command_of(row: Promotion) -> PromoteModel:
     return PromoteModel.model_validate_json(row.command)
 
 
-def _renewed(command: PromoteModel) -> PromoteModel:
+def renewed(command: PromoteModel) -> PromoteModel:
     """Without what belongs to one delivery or one attempt."""
     return command.model_copy(
         update={

@@ -1,15 +1,14 @@
 """What a promotion would do now, step by step, and what it would change. Nothing is written.
 
-The same `decide` as in a delivery names the steps; looks are real, and effects are replaced by what they would leave behind.
-Verification is taken to succeed: whether a model answers, only asking it tells.
+The same `decide` as in a delivery names the steps. Looks are real; effects, and the ends of what is waited for, are
+replaced by what they would leave behind (`simulated`), which takes them to go well.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core import batch, tags
 from core.commands import PromoteModel
@@ -17,29 +16,22 @@ from core.effects import look
 from core.endpoints import decide
 from core.errors import Blocked, Reason, Refusal
 from core.events import WorkspaceId
-from core.ledger import Approval, Decision
+from core.intake import Decided
+from core.ledger import Approval, Decision, Promotion
+from core.orders import RETRIED, command_of, renewed
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
-from core.ports import (
-    CopyState,
-    CopyStatus,
-    Deployment,
-    Endpoint,
-    Job,
-    JobStatus,
-    Ledger,
-    Provisioning,
-    Schedule,
-    ScoringAnswer,
-    Target,
-    TargetAsset,
-)
-from core.steps import Do, Effect, Look, Seen, Unseen, Wanted, known
+from core.ports import Endpoint, Ledger, Schedule, Target, TargetAsset
+from core.promotion import stage_before_is_gone
+from core.simulated import settled, simulate
+from core.stages import RealtimeStage
+from core.steps import UNSEEN, Do, Effect, Look, Seen, Unseen, Wanted
 
 LONGEST = 200
-NEW = "(new)"
-_ASKED = (Reason.APPROVAL_WANTED, Reason.ON_HOLD)
-_WELL = Provisioning.SUCCEEDED
+WAIT = "wait"
+_GATES = (Reason.APPROVAL_WANTED, Reason.ON_HOLD)
+
+What = Literal["done", "nothing_to_do", "waiting", "parked", "refused", "superseded"]
 
 
 class _Value(BaseModel):
@@ -47,8 +39,13 @@ class _Value(BaseModel):
 
 
 class PlannedStep(_Value):
+    """`step` is that of a promotion's history, or `wait` with what is waited for."""
+
     step: str
     detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.detail}" if self.detail else self.step
 
 
 class Difference(_Value):
@@ -58,146 +55,229 @@ class Difference(_Value):
     shown: str
     wanted: str
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.shown} -> {self.wanted}"
 
-class Plan(_Value):
-    """`outcome` is what it would come to; of `parked` by a gate, `steps` are those that follow once it is open."""
 
-    outcome: Literal["done", "nothing_to_do", "waiting", "parked", "refused", "superseded"]
-    changes: bool
+class Ending(_Value):
+    """What it comes to, and why."""
+
+    outcome: What
+    why: str = ""
+    reason: Reason | None = None
+    remedy: str | None = None
+
+
+class Plan(Ending):
+    """`outcome` is what it comes to; where that is an approval or a hold, `steps` go on behind it, and `then` is their end.
+
+    `about` says which promotion this is a plan of. `target` and `endpoint` are not known of what is refused before.
+    """
+
+    changes: bool = Field(False, description="Whether anything would be done to the target.")
+    about: str
     model: str
     version: str
-    target: str
-    endpoint: str
-    why: str = ""
-    remedy: str | None = None
-    reason: Reason | None = None
+    promotion_id: str | None = None
+    target: str | None = None
+    serve: str | None = None
+    endpoint: str | None = None
     steps: tuple[PlannedStep, ...] = ()
     differences: tuple[Difference, ...] = ()
-    later: tuple[str, ...] = ()
+    then: Ending | None = None
+    later: tuple[str, ...] = Field((), description="The stages that follow once this one has succeeded.")
 
     def text(self) -> str:
         """For people, a line each."""
-        place = f"{self.model}:{self.version} on endpoint {self.endpoint} of {self.target}"
-        lines = [f"{place}: {self.outcome.replace('_', ' ')}" + (f" ({self.why})" if self.why else "")]
-        lines += [f"  {self.remedy}"] if self.remedy else []
-        lines += [f"  {number}. {each.step} {each.detail}".rstrip() for number, each in enumerate(self.steps, 1)]
-        lines += [f"  {each.what}: {each.shown} -> {each.wanted}" for each in self.differences]
-        return "\n".join([*lines, *(f"  then {each}" for each in self.later)])
+        place = f" on {self.serve} endpoint {self.endpoint} of {self.target}" if self.endpoint else ""
+        lines = [f"{self.model}:{self.version}{place}: {_told(self)}", f"  This is {self.about}."]
+        lines += [f"  What to do: {self.remedy}"] if self.remedy else []
+        lines += ["Steps:"] if self.steps else []
+        lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
+        lines += [f"Then: {_told(self.then)}"] if self.then else []
+        lines += ["Differences, from what is shown to what would be:"] if self.differences else []
+        lines += [f"  {each}" for each in self.differences]
+        return "\n".join([*lines, *(f"Later: {each}" for each in self.later)])
 
 
-def plan(target: Target, wanted: Wanted) -> Plan:
+def _told(ending: Ending) -> str:
+    return ending.outcome.replace("_", " ") + (f" ({ending.why})" if ending.why else "")
+
+
+def plan(target: Target, wanted: Wanted, *, about: str = "what would be done now") -> Plan:
     """What would be done for this command in this target. Raises as the looks of `Target` do."""
-    first = _walk(target, wanted)
-    if isinstance(first.outcome, Parked) and first.outcome.reason in _ASKED:
-        opened = replace(wanted, hold=None, approvals=(*wanted.approvals, _approved(wanted)))
-        return _told(wanted, _walk(target, opened), parked=first.outcome)
-    return _told(wanted, first, parked=None)
-
-
-class _Walk:
-    """The steps of one walk, what was seen first, and what would be seen at its end."""
-
-    def __init__(self) -> None:
-        self.steps: list[PlannedStep] = []
-        self.before = Seen()
-        self.after = Seen()
-        self.outcome: Outcome | None = None
-
-
-def _walk(target: Target, wanted: Wanted) -> _Walk:
-    walk = _Walk()
-    seen = Seen()
-    for _ in range(LONGEST):
-        step = decide(wanted, seen)
-        if isinstance(step, Look):
-            seen = look(target, wanted, seen, step)
-            if not walk.steps:
-                walk.before = seen
-        elif isinstance(step, Do):
-            walk.steps.append(PlannedStep(step=step.effect.value, detail=step.name))
-            seen = simulate(wanted, seen, step)
-        else:
-            walk.outcome, walk.after = step, seen
-            return walk
-    raise RuntimeError(f"the plan of {wanted.command.promotion_id} does not end")
-
-
-def _approved(wanted: Wanted) -> Approval:
     command = wanted.command
-    return Approval(
+    walk = _Walk(target, wanted)
+    outcomes = walk.to_the_end()
+    first, last = _ending(outcomes[0], walk), _ending(outcomes[-1], walk)
+    following = command.stages[command.stage_number + 1 :] if isinstance(outcomes[-1], Done) else ()
+    return Plan(
+        **first.model_dump(),
+        changes=walk.has_effects,
+        about=about,
+        model=command.model,
+        version=command.version,
+        promotion_id=command.promotion_id,
+        target=command.stage.target,
+        serve=command.stage.serve,
+        endpoint=command.endpoint,
+        steps=tuple(walk.steps),
+        differences=tuple(_differences(wanted, walk.before, walk.seen)),
+        then=last if len(outcomes) > 1 else None,
+        later=tuple(
+            f"{stage.serve} endpoint {stage.endpoint_for(command.model)} of {stage.target}" for stage in following
+        ),
+    )
+
+
+@dataclass
+class _Walk:
+    """From what the target shows to the end. `before` is all that was looked at, `seen` what would be there."""
+
+    target: Target
+    wanted: Wanted
+    steps: list[PlannedStep] = field(default_factory=list)
+    has_effects: bool = False
+    before: Seen = field(default_factory=Seen)
+    seen: Seen = field(default_factory=Seen)
+
+    def to_the_end(self) -> list[Outcome]:
+        """The gates that are shut, each taken to be opened, and the outcome behind them."""
+        met: list[Outcome] = []
+        for _ in range(LONGEST):
+            step = decide(self.wanted, self.seen)
+            match step:
+                case Look():
+                    self._look(step)
+                case Do():
+                    self._do(step)
+                case Waiting() if (later := settled(self.wanted, self.seen)) != self.seen:
+                    self.steps.append(PlannedStep(step=WAIT, detail=step.why))
+                    self.seen = later
+                case Parked(reason=reason) if reason in _GATES:
+                    self.steps.append(PlannedStep(step=WAIT, detail=step.why))
+                    self.wanted = _opened(self.wanted, reason)
+                    met.append(step)
+                case _:
+                    return [*met, step]
+        raise RuntimeError(f"the plan of {self.wanted.command.promotion_id} does not end")
+
+    def _look(self, at: Look) -> None:
+        self.seen = look(self.target, self.wanted, self.seen, at)
+        first = {each.name: getattr(self.seen, each.name) for each in fields(Seen)}
+        self.before = replace(
+            self.before, **{name: value for name, value in first.items() if getattr(self.before, name) is UNSEEN}
+        )
+
+    def _do(self, do: Do) -> None:
+        self.steps.append(PlannedStep(step=do.effect.value, detail=_detail(self.wanted, do)))
+        self.has_effects = True
+        self.seen = simulate(self.wanted, self.seen, do)
+
+
+def _opened(wanted: Wanted, reason: Reason) -> Wanted:
+    """As if somebody had approved it, or had released the hold."""
+    if reason is Reason.ON_HOLD:
+        return replace(wanted, hold=None)
+    command = wanted.command
+    approval = Approval(
         promotion_id=command.promotion_id,
         attempt=command.attempt,
         decision=Decision.APPROVED,
         by="",
-        at=datetime.now(UTC),
+        at=command.requested_at,
         manifest_digest=command.manifest_digest,
         recipe_digest=command.recipe_digest,
     )
+    return replace(wanted, approvals=(*wanted.approvals, approval))
 
 
-def _told(wanted: Wanted, walk: _Walk, *, parked: Parked | None) -> Plan:
-    command = wanted.command
-    outcome, why, remedy, reason = _outcome(walk, parked)
-    following = command.stages[command.stage_number + 1 :]
-    return Plan(
-        outcome=outcome,
-        changes=bool(walk.steps),
-        model=command.model,
-        version=command.version,
-        target=command.stage.target,
-        endpoint=command.endpoint,
-        why=why,
-        remedy=remedy,
-        reason=reason,
-        steps=tuple(walk.steps),
-        differences=tuple(_differences(wanted, walk)),
-        later=tuple(f"{stage.serve} in {stage.target}, once this has succeeded" for stage in following),
-    )
-
-
-def _outcome(
-    walk: _Walk, parked: Parked | None
-) -> tuple[
-    Literal["done", "nothing_to_do", "waiting", "parked", "refused", "superseded"], str, str | None, Reason | None
-]:
-    found = parked or walk.outcome
-    match found:
+def _ending(outcome: Outcome, walk: _Walk) -> Ending:
+    match outcome:
         case Done():
-            return ("done", "", None, None) if walk.steps else ("nothing_to_do", "it is as wanted", None, None)
+            return (
+                Ending(outcome="done") if walk.has_effects else Ending(outcome="nothing_to_do", why="it is as wanted")
+            )
         case Waiting():
-            return "waiting", found.why, None, None
+            return Ending(outcome="waiting", why=outcome.why)
         case Parked():
-            return "parked", found.why, found.remedy, found.reason
+            return Ending(outcome="parked", why=outcome.why, reason=outcome.reason, remedy=outcome.remedy)
         case Refused():
-            kind: Literal["superseded", "refused"] = "superseded" if found.reason is Reason.SUPERSEDED else "refused"
-            return kind, found.why, found.remedy, found.reason
+            return _refused(outcome)
+
+
+def _refused(found: Refused | Refusal) -> Ending:
+    why = found.why if isinstance(found, Refused) else str(found)
+    outcome: What = "superseded" if found.reason is Reason.SUPERSEDED else "refused"
+    return Ending(outcome=outcome, why=why, reason=found.reason, remedy=found.remedy)
+
+
+# ----------------------------------------------------------------------------------------------- details, differences
+
+
+def _detail(wanted: Wanted, do: Do) -> str:
+    """What an operator wants to know before it is done."""
+    command, serving, stage = wanted.command, wanted.serving, wanted.command.stage
+    match do.effect:
+        case Effect.COPY:
+            return f"{len(wanted.manifest.files)} files, {wanted.manifest.size} bytes"
+        case Effect.REGISTER_MODEL:
+            return f"{command.target_model_name}:{command.version}"
+        case Effect.CREATE_CODE:
+            return serving.code.scoring_script if serving.code else ""
+        case Effect.CREATE_ENVIRONMENT:
+            return serving.environment.image if serving.environment else ""
+        case Effect.CREATE_COMPONENT:
+            return f"{command.component}:{command.deployment}"
+        case Effect.CREATE_ENDPOINT | Effect.CLAIM_ENDPOINT:
+            return command.endpoint
+        case Effect.CREATE_DEPLOYMENT:
+            on = stage.instance_type if isinstance(stage, RealtimeStage) else stage.compute
+            return f"{do.name}, {stage.instance_count} x {on}"
+        case Effect.SMOKE:
+            return f"{do.name}, with {wanted.recipe.sample_source or 'the sample'}"
+        case Effect.START_TEST_JOB:
+            return f"{do.name}, on {batch.data_to_test_with(wanted)}"
+        case Effect.SHIFT_TRAFFIC:
+            return f"100 % to {do.name}"
         case _:
-            raise RuntimeError("a walk without an outcome")
+            return do.name
 
 
-def _differences(wanted: Wanted, walk: _Walk) -> list[Difference]:
-    pairs = [
-        ("endpoint", *(_endpoint(seen) for seen in (walk.before, walk.after))),
-        ("traffic", *(_traffic(seen) for seen in (walk.before, walk.after))),
-        ("deployments", *(_deployments(seen) for seen in (walk.before, walk.after))),
-    ]
-    if wanted.command.is_batch:
-        pairs.append(("schedule", _schedule(walk.before), _schedule(walk.after)))
+def _differences(wanted: Wanted, before: Seen, after: Seen) -> list[Difference]:
+    """What is shown and what would be, where that differs; of what was never looked at, nothing is shown."""
+    command, code, environment = wanted.command, wanted.serving.code, wanted.serving.environment
+    names: dict[str, Callable[[Seen], str]] = {
+        "model": lambda seen: _there(seen.model, f"{command.target_model_name}:{command.version}"),
+        "scoring code": lambda seen: _there(seen.code, f"{code.scoring_script} ({code.digest[:8]})" if code else ""),
+        "environment": lambda seen: _there(seen.environment, environment.image if environment else ""),
+        "component": lambda seen: _there(seen.component, f"{command.component}:{command.deployment}"),
+        "endpoint": lambda seen: seen.endpoint.name if isinstance(seen.endpoint, Endpoint) else "none",
+        "promotion of the endpoint": lambda seen: _tags(seen).get(tags.PROMOTION, "none"),
+        "deployments": _deployments,
+        "traffic": _traffic,
+        "schedule": _schedule,
+    }
+    pairs = ((what, told(before), told(after)) for what, told in names.items())
     return [Difference(what=what, shown=shown, wanted=then) for what, shown, then in pairs if shown != then]
 
 
-def _endpoint(seen: Seen) -> str:
-    return seen.endpoint.name if isinstance(seen.endpoint, Endpoint) else "none"
+def _there(asset: TargetAsset | Unseen | None, name: str) -> str:
+    return name if isinstance(asset, TargetAsset) else "none"
 
 
-def _traffic(seen: Seen) -> str:
-    shares = seen.endpoint.traffic if isinstance(seen.endpoint, Endpoint) else {}
-    return ", ".join(f"{share} % to {name}" for name, share in sorted(shares.items())) or "none"
+def _tags(seen: Seen) -> Mapping[str, str]:
+    return seen.endpoint.tags if isinstance(seen.endpoint, Endpoint) else {}
 
 
 def _deployments(seen: Seen) -> str:
     found = () if isinstance(seen.deployments, Unseen) else seen.deployments
     return ", ".join(sorted(each.name for each in found)) or "none"
+
+
+def _traffic(seen: Seen) -> str:
+    shares = seen.endpoint.traffic if isinstance(seen.endpoint, Endpoint) else {}
+    return ", ".join(f"{share} % to {name}" for name, share in sorted(shares.items()) if share) or "none"
 
 
 def _schedule(seen: Seen) -> str:
@@ -207,113 +287,48 @@ def _schedule(seen: Seen) -> str:
     return f"{'enabled' if seen.schedule.enabled else 'paused'}, runs {runs}"
 
 
-# -------------------------------------------------------------------------------------------------------- simulated effects
-
-
-def simulate(wanted: Wanted, seen: Seen, do: Do) -> Seen:
-    """What would be seen after an effect that goes well."""
-    return _SIMULATED[do.effect](wanted, seen, do)
-
-
-def _asset(wanted: Wanted) -> TargetAsset:
-    return TargetAsset(id=NEW, tags=tags.provenance(wanted.command))
-
-
-def _copied(wanted: Wanted, seen: Seen, _: Do) -> Seen:
-    copies = tuple(
-        CopyState(path=file.path, status=CopyStatus.COPIED, size=file.size, bytes_copied=file.size, md5=file.md5)
-        for file in wanted.manifest.files
-    )
-    return replace(seen, copies=copies)
-
-
-def _created_endpoint(wanted: Wanted, seen: Seen, _: Do) -> Seen:
-    command = wanted.command
-    endpoint = Endpoint(
-        name=command.endpoint,
-        tags=tags.claim(command),
-        traffic={},
-        provisioning=_WELL,
-        scoring_uri=None,
-        body={},
-    )
-    return replace(seen, endpoint=endpoint, deployments=())
-
-
-def _endpoint_with(seen: Seen, *, tags: Mapping[str, str], traffic: Mapping[str, int] | None = None) -> Seen:
-    before: Endpoint = known(seen.endpoint)
-    changes = {"tags": {**before.tags, **tags}, "provisioning": _WELL}
-    changes |= {"traffic": dict(traffic)} if traffic is not None else {}
-    return replace(seen, endpoint=before.model_copy(update=changes))
-
-
-def _created_deployment(wanted: Wanted, seen: Seen, do: Do) -> Seen:
-    made = Deployment(name=do.name, tags=tags.deployment(wanted.command), provisioning=_WELL)
-    return replace(seen, deployments=(*_known(seen), made))
-
-
-def _known(seen: Seen) -> tuple[Deployment, ...]:
-    return () if isinstance(seen.deployments, Unseen) else seen.deployments
-
-
-def _deleted_deployment(_: Wanted, seen: Seen, do: Do) -> Seen:
-    return replace(seen, deployments=tuple(each for each in _known(seen) if each.name != do.name))
-
-
-def _tested(_: Wanted, seen: Seen, do: Do) -> Seen:
-    return replace(seen, test_job=Job(name=do.name, status=JobStatus.COMPLETED, detail="(not run)"))
-
-
-def _shifted(wanted: Wanted, seen: Seen, do: Do) -> Seen:
-    return _endpoint_with(seen, tags={**tags.claim(wanted.command), tags.STABLE: do.name}, traffic={do.name: 100})
-
-
-def _written_schedule(wanted: Wanted, seen: Seen, do: Do) -> Seen:
-    stage = wanted.batch_stage
-    enabled = stage.schedule is not None and stage.schedule.enabled and not batch.is_paused_by_hand(seen.schedule)
-    written = tags.schedule(wanted.command, stage)
-    return replace(seen, schedule=Schedule(name=do.name, tags=written, enabled=enabled, provisioning=_WELL, body={}))
-
-
-def _paused(_: Wanted, seen: Seen, __: Do) -> Seen:
-    return replace(seen, schedule=known(seen.schedule).model_copy(update={"enabled": False}))
-
-
-_SIMULATED: Mapping[Effect, Callable[[Wanted, Seen, Do], Seen]] = {
-    Effect.COPY: _copied,
-    Effect.REGISTER_MODEL: lambda wanted, seen, _: replace(seen, model=_asset(wanted)),
-    Effect.CREATE_CODE: lambda wanted, seen, _: replace(seen, code=_asset(wanted)),
-    Effect.CREATE_ENVIRONMENT: lambda wanted, seen, _: replace(seen, environment=_asset(wanted)),
-    Effect.CREATE_COMPONENT: lambda wanted, seen, _: replace(seen, component=_asset(wanted)),
-    Effect.CREATE_ENDPOINT: _created_endpoint,
-    Effect.CLAIM_ENDPOINT: lambda wanted, seen, _: _endpoint_with(seen, tags=tags.claim(wanted.command)),
-    Effect.CREATE_DEPLOYMENT: _created_deployment,
-    Effect.DELETE_FAILED_DEPLOYMENT: _deleted_deployment,
-    Effect.SMOKE: lambda _, seen, __: replace(seen, smoke=ScoringAnswer(status=200, text="[]", seconds=0.0)),
-    Effect.START_TEST_JOB: _tested,
-    Effect.SHIFT_TRAFFIC: _shifted,
-    Effect.WRITE_SCHEDULE: _written_schedule,
-    Effect.PAUSE_SCHEDULE: _paused,
-    Effect.RETIRE: _deleted_deployment,
-    Effect.CLEAN_UP: _deleted_deployment,
-    Effect.CANCEL_TEST_JOB: lambda _, seen, __: replace(seen, test_job=None),
-    Effect.DELETE_SCHEDULE: lambda _, seen, __: replace(seen, schedule=None),
-    Effect.DELETE_ENDPOINT: lambda _, seen, __: replace(seen, endpoint=None, deployments=()),
-}
-
-
 # ------------------------------------------------------------------------------------------------------------- planner
 
 
 class Planner:
-    """Plans of promotions that are there, and of those that a command would be. Writes nothing."""
+    """Plans of promotions that are there, and of those that somebody could ask for. Writes nothing."""
 
     def __init__(self, *, ledger: Ledger, target_for: Callable[[WorkspaceId], Target]) -> None:
         self._ledger = ledger
         self._target_for = target_for
 
-    def of(self, command: PromoteModel, manifest: Manifest | None = None, recipe: Recipe | None = None) -> Plan:
-        """What a delivery of this command would do; documents that nobody has kept yet are given."""
+    def of(self, row: Promotion) -> Plan:
+        """What a promotion would do next: its next delivery, or, if it has ended, a retry."""
+        due = command_of(row)
+        if not row.state.is_final:
+            return self._planned(due, f"promotion {row.id}, which is {row.state}")
+        if row.state not in RETRIED:
+            return self._planned(
+                due, f"promotion {row.id}, which is {row.state}, held against what the target shows now"
+            )
+        again = renewed(due).model_copy(update={"attempt": row.attempt + 1, "goal": due.goal})
+        return self._planned(again, f"a retry of promotion {row.id}, which is {row.state}")
+
+    def asked(self, decide: Callable[[], Decided], *, model: str, version: str) -> Plan:
+        """What would follow if somebody asked for a promotion now: `decide` is intake's decision about that."""
+        about = "a promotion that somebody asks for now"
+        try:
+            decided = decide()
+        except Refusal as refusal:
+            return Plan(**_refused(refusal).model_dump(), about=about, model=model, version=version)
+        command = decided.command
+        row = self._ledger.promotion(command.promotion_id)
+        if row is not None and not row.state.is_final:
+            return self.of(row)
+        if row is not None:
+            command = command.model_copy(update={"attempt": row.attempt + 1})
+            about = f"a new attempt of promotion {row.id}, which is {row.state}, that somebody asks for now"
+        return self._planned(command, about, decided.packaged.manifest, decided.packaged.recipe)
+
+    def _planned(
+        self, command: PromoteModel, about: str, manifest: Manifest | None = None, recipe: Recipe | None = None
+    ) -> Plan:
+        """Documents that nobody has kept yet are given."""
         kept = self._ledger.kept
         wanted = Wanted(
             command,
@@ -323,16 +338,24 @@ class Planner:
             approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
         )
         try:
-            return plan(self._target_for(command.target), wanted)
-        except (Refusal, Blocked) as found:
-            return Plan(
-                outcome="refused" if isinstance(found, Refusal) else "parked",
-                changes=False,
-                model=command.model,
-                version=command.version,
-                target=command.stage.target,
-                endpoint=command.endpoint,
-                why=str(found),
-                remedy=found.remedy,
-                reason=found.reason,
-            )
+            if gone := stage_before_is_gone(self._ledger, command):
+                return self._ended(command, about, _refused(gone))
+            return plan(self._target_for(command.target), wanted, about=about)
+        except Refusal as refusal:
+            return self._ended(command, about, _refused(refusal))
+        except Blocked as blocked:
+            why = Ending(outcome="parked", why=str(blocked), reason=blocked.reason, remedy=blocked.remedy)
+            return self._ended(command, about, why)
+
+    @staticmethod
+    def _ended(command: PromoteModel, about: str, ending: Ending) -> Plan:
+        return Plan(
+            **ending.model_dump(),
+            about=about,
+            model=command.model,
+            version=command.version,
+            promotion_id=command.promotion_id,
+            target=command.stage.target,
+            serve=command.stage.serve,
+            endpoint=command.endpoint,
+        )

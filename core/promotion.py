@@ -197,7 +197,7 @@ class Promoter:
 
     def _advance(self, command: PromoteModel) -> Outcome:
         """Observe, decide, act, and again."""
-        if refused := self._stage_before_is_gone(command):
+        if refused := stage_before_is_gone(self._ledger, command):
             return refused
         budget = Budget.of(self._delivery_seconds)
         target = self._target_for(command.target)
@@ -228,24 +228,6 @@ class Promoter:
             Recipe.model_validate_json(self._ledger.kept("recipe", command.recipe_digest)),
             hold=self._ledger.hold(command.session_id),
             approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
-        )
-
-    def _stage_before_is_gone(self, command: PromoteModel) -> Refused | None:
-        """A stage is only worth promoting to while the one before it stands."""
-        is_own_will = command.order is not None and command.order.verb in _OF_ONE_STAGE
-        if command.stage_number == 0 or command.cancel is not None or is_own_will:
-            return None
-        before = command.promotion_id.rpartition("-")[0]
-        row = self._ledger.promotion(promotion_id(before, command.stage_number - 1))
-        if row is not None and row.state is State.SUCCEEDED:
-            return None
-        if row is not None and not row.state.is_final:
-            # It sends us before it writes its own end, so that a crash between the two loses neither.
-            raise Transient(f"stage {command.stage_number} of this path has not written its end yet")
-        return Refused(
-            Reason.SUPERSEDED,
-            f"stage {command.stage_number} of this path is {row.state if row else 'unknown'}, no longer succeeded",
-            remedy="Promote the model again from the first stage.",
         )
 
     def _within_deadline(self, command: PromoteModel, outcome: Outcome) -> Outcome:
@@ -429,6 +411,25 @@ class Promoter:
                 promotion_id=command.promotion_id, hop=command.hop, number=number, step=step, detail=detail, at=at
             )
         )
+
+
+def stage_before_is_gone(ledger: Ledger, command: PromoteModel) -> Refused | None:
+    """A stage is only worth promoting to while the one before it stands. Raises Transient if that is not written yet."""
+    is_own_will = command.order is not None and command.order.verb in _OF_ONE_STAGE
+    if command.stage_number == 0 or command.cancel is not None or is_own_will:
+        return None
+    before = command.promotion_id.rpartition("-")[0]
+    row = ledger.promotion(promotion_id(before, command.stage_number - 1))
+    if row is not None and row.state is State.SUCCEEDED:
+        return None
+    if row is not None and not row.state.is_final:
+        # It sends us before it writes its own end, so that a crash between the two loses neither.
+        raise Transient(f"stage {command.stage_number} of this path has not written its end yet")
+    return Refused(
+        Reason.SUPERSEDED,
+        f"stage {command.stage_number} of this path is {row.state if row else 'unknown'}, no longer succeeded",
+        remedy="Promote the model again from the first stage.",
+    )
 
 
 def _is_stale(command: PromoteModel, row: Promotion) -> bool:

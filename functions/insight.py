@@ -9,7 +9,7 @@ from pydantic import Field
 from core import policy as rules
 from core.explain import Explainer, Explanation
 from core.intake import Intake
-from core.orders import command_of, row_of
+from core.orders import row_of
 from core.plan import Plan, Planner
 from core.policy import ModelFacts, Policy, Trigger
 from core.policy_file import PolicyInvalid, parse
@@ -90,13 +90,22 @@ def routes(
     @api.post("plan", "What a promotion would do now. Writes nothing.", takes=Planned, answers=Plan, status=200)
     def plan(req: Request[Planned]) -> Plan | func.HttpResponse:
         given = req.given
-        decided = intake().planned(source_of(given), given.model, given.version, given.rule, req.caller.name)
-        found = planner().of(decided.command, decided.packaged.manifest, decided.packaged.recipe)
+        source, who = source_of(given), req.caller.name
+        found = planner().asked(
+            lambda: intake().planned(source, given.model, given.version, given.rule, who),
+            model=given.model,
+            version=given.version,
+        )
         return _readable(req.raw, found.text()) or found
 
-    @api.get("promotions/{id}/plan", "What its next delivery would do. Writes nothing.", takes=Nothing, answers=Plan)
+    @api.get(
+        "promotions/{id}/plan",
+        "What it would do next; if it has ended, what a retry would do. Writes nothing.",
+        takes=Nothing,
+        answers=Plan,
+    )
     def plan_promotion(req: Request[Nothing]) -> Plan | func.HttpResponse:
-        found = planner().of(command_of(row_of(ledger(), req.path["id"])))
+        found = planner().of(row_of(ledger(), req.path["id"]))
         return _readable(req.raw, found.text()) or found
 
     @api.blueprint.function_name("validate_policy")
