@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from core import policy as rules
-from core import tags
+from core import runs, tags
 from core.commands import MESSAGE_LIMIT, PromoteModel, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
-from core.events import Fact, ModelRegistered, RunEnded, parse
-from core.evidence import Findings, gather
-from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State
-from core.origin import OVERRIDE_TAG, Classification, classify
+from core.events import Fact, ModelRegistered, RunEnded, WorkspaceId, parse
+from core.evidence import Findings, StoredArtifacts, gather
+from core.ledger import AuditRecord, EventOutcome, EventRecord, Memo, Promotion, State
+from core.mlmodel import MLMODEL
+from core.origin import OVERRIDE_TAG, Classification, Evidence, Run, classify
 from core.policy import ModelFacts, Rule, Trigger
 from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
@@ -25,15 +26,21 @@ from core.recipes import Material, Packaged, package
 log = logging.getLogger(__name__)
 
 SUBJECT_LIMIT = 500
+OUTPUT_OF_RUN = "output-of-run"
+# Asked for by nobody: what one of them has promoted, the other leaves alone.
+EVENTS = frozenset({Trigger.MODEL_REGISTERED, Trigger.RUN_COMPLETED})
 
 
 class _Ignored(Exception):
     """No rule asks for anything: normal, and recorded."""
 
-    def __init__(self, reason: Reason, why: str, verdicts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, reason: Reason, why: str, verdicts: tuple[str, ...] = (), *, promotion_id: str | None = None
+    ) -> None:
         super().__init__(why)
         self.reason = reason
         self.verdicts = verdicts
+        self.promotion_id = promotion_id
 
 
 class Intake:
@@ -66,7 +73,8 @@ class Intake:
             promotion = self._handle(parse(envelope))
         except _Ignored as ignored:
             changes = {"outcome": EventOutcome.IGNORED, "reason": ignored.reason, "why": str(ignored)}
-            record = record.model_copy(update=changes | {"verdicts": ignored.verdicts})
+            more = {"verdicts": ignored.verdicts, "promotion_id": ignored.promotion_id}
+            record = record.model_copy(update=changes | more)
         except Refusal as refusal:
             changes = {"outcome": EventOutcome.REFUSED, "reason": refusal.reason, "why": str(refusal)}
             record = record.model_copy(update=changes | {"remedy": refusal.remedy})
@@ -104,30 +112,117 @@ class Intake:
                 remedy="Add it to `sources`, or remove the Event Grid subscription of that workspace.",
             )
         if isinstance(fact, RunEnded):
-            raise _Ignored(Reason.NOT_A_TRIGGER, "no rule promotes from a run; a registered model does")
+            return self._run_ended(fact, source_name)
         return self._model_registered(fact, source_name)
 
+    # ------------------------------------------------------------------------------------------------------------- runs
+
+    def _run_ended(self, fact: RunEnded, source_name: str) -> Promotion:
+        """What the event tells by itself comes first: the ends of most runs cost no request."""
+        if not fact.completed:
+            raise _Ignored(Reason.RUN_FAILED, f"run {fact.run_id} failed; only completed runs are promoted")
+        if not rules.could_concern_run(self._policy, source_name, fact.experiment):
+            why = f"no rule promotes from this run (experiment {fact.experiment!r}); a registered model does"
+            raise _Ignored(Reason.NOT_A_TRIGGER, why)
+        if found := runs.nothing_by_itself(Run(id=fact.run_id, tags=fact.tags, properties=fact.properties)):
+            raise _Ignored(*found)
+        return self._promote_run(fact.source, source_name, fact.run_id)
+
+    def _promote_run(self, source: WorkspaceId, source_name: str, run_id: str) -> Promotion:
+        """As if the output of the run were a registered version; where the policy says so, it becomes one first."""
+        run = self._source.run(source, run_id)
+        if found := runs.nothing_by_itself(run.run):
+            raise _Ignored(*found)
+        if not runs.has_completed(run):
+            raise _Ignored(Reason.RUN_FAILED, f"run {run_id} is {run.status}; only completed runs are promoted")
+        facts = ModelFacts(
+            source=source_name,
+            experiment=run.experiment,
+            origin=classify(Evidence(tags=run.run.tags, runs=(run.run,))).origin,
+            tags=run.run.tags,
+            trigger=Trigger.RUN_COMPLETED,
+        )
+        rule, verdicts = rules.judge(self._policy, facts)
+        if rule is None:
+            raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
+        output = runs.find_output(run, rule.output, StoredArtifacts(self._source, source), rule=rule.name)
+        model = runs.as_model(run, output, name=rule.model_of(run.experiment))
+        findings = gather(self._source, source, model)
+        if MLMODEL in findings.folder.manifest.paths():
+            model = model.model_copy(update={"model_type": runs.MLFLOW})
+        origin = self._origin(classify(findings.evidence), rule)
+        decided, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
+        if decided != rule:
+            why = f"rule {rule.name!r} is about the run, and not about its output {output.name}, of origin {origin}"
+            raise _Ignored(Reason.NO_RULE_MATCHES, why, _lines(verdicts))
+        packaged = package(self._material(findings, model, origin, rule))
+        return self._request(source, source_name, model, origin, packaged, rule, Trigger.RUN_COMPLETED, run_id)
+
+    def _once(self, command: PromoteModel, run_id: str) -> None:
+        """Of a run's output and the model that is registered from it, the one that comes first is promoted.
+
+        The same files of the same run, on the way to the same endpoints; anything else is no repetition.
+        """
+        key = "\n".join((command.source.key, run_id, command.manifest_digest))
+        endpoints = [
+            command.model_copy(update={"stage_number": each}).session_id for each in range(len(command.stages))
+        ]
+        value = {"promotion": command.promotion_id, "trigger": str(command.trigger), "endpoints": endpoints}
+        memo = self._ledger.memo(OUTPUT_OF_RUN, key)
+        if memo is None:
+            self._ledger.save_memo(Memo(kind=OUTPUT_OF_RUN, key=key, value=value))
+            return
+        other = str(memo.value["promotion"])
+        if memo.value["trigger"] == command.trigger or not set(endpoints) <= set(memo.value["endpoints"]):
+            return
+        if self._ledger.promotion(other) is None:  # it died before it was asked for
+            self._ledger.save_memo(memo.model_copy(update={"value": value}))
+            return
+        why = f"these files are the output of run {run_id}, which {other} promotes"
+        raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=other)
+
+    def _register(self, source: WorkspaceId, model: SourceModel, packaged: Packaged, run_id: str) -> None:
+        """Register the output in the source, with the run's name on it: a repeat finds the version that is there."""
+        tagged = model.model_copy(update={"tags": {tags.RUN: run_id}})
+        found = self._source.register(source, tagged, flavors=packaged.recipe.flavors)
+        if found.tags.get(tags.RUN) != run_id:
+            raise Refusal(
+                Reason.MODEL_NAME_TAKEN,
+                f"the source has another model {model.name}:{model.version}, which is not the output of run {run_id}",
+                remedy="Set another `register_as` in the rule, or register the output by hand.",
+            )
+        if found.archived:
+            raise _Ignored(Reason.MODEL_ARCHIVED, f"{model.name}:{model.version}, its output, is archived")
+
+    # ----------------------------------------------------------------------------------------------------------- models
+
     def _model_registered(self, fact: ModelRegistered, source_name: str) -> Promotion:
-        if not rules.could_concern(self._policy, source_name, fact.model, Trigger.MODEL_REGISTERED):
-            raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {fact.model!r} of {source_name}")
-        model = self._source.model(fact.source, fact.model, fact.version)
+        return self._promote(fact.source, source_name, fact.model, fact.version, Trigger.MODEL_REGISTERED)
+
+    def _promote(self, source: WorkspaceId, source_name: str, name: str, version: str, trigger: Trigger) -> Promotion:
+        if not rules.could_concern(self._policy, source_name, name, trigger):
+            raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {name!r} of {source_name}")
+        model = self._source.model(source, name, version)
         if model.archived:
             raise _Ignored(Reason.MODEL_ARCHIVED, f"{model.name}:{model.version} is archived")
         if tags.is_copy(model.tags):
             raise _Ignored(Reason.OWN_COPY, f"{model.name}:{model.version} was put here by a promotion")
-        facts = ModelFacts(
-            source=source_name, name=model.name, origin=None, tags=model.tags, trigger=Trigger.MODEL_REGISTERED
-        )
+        if trigger is Trigger.MODEL_REGISTERED and (run_id := runs.registered_for(model)):
+            row = self._promote_run(source, source_name, run_id)
+            why = f"this service registered it as the output of run {run_id}, which {row.id} promotes"
+            raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=row.id)
+        facts = ModelFacts(source=source_name, name=model.name, origin=None, tags=model.tags, trigger=trigger)
         candidate, verdicts = rules.judge(self._policy, facts)
         if candidate is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
-        findings = gather(self._source, fact.source, model)
+        findings = gather(self._source, source, model)
         origin = self._origin(classify(findings.evidence), candidate)
         rule, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
         if rule is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule matches a model of origin {origin}", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        return self._request(fact, source_name, model, origin, packaged, rule)
+        root = findings.evidence.runs[-1].id if findings.evidence.runs else None
+        return self._request(source, source_name, model, origin, packaged, rule, trigger, root)
 
     @staticmethod
     def _origin(found: Classification, candidate: Rule) -> Classification:
@@ -138,7 +233,8 @@ class Intake:
             raise Refusal(
                 Reason.ORIGIN_UNKNOWN,
                 f"rule {candidate.name!r} would promote it, but its origin is {found}",
-                remedy=f"Tag the model version `{OVERRIDE_TAG}: designer`, `notebook` or `automl` and register it again, "
+                remedy=f"Tag the model version `{OVERRIDE_TAG}: designer`, `notebook` or `automl` and register it again "
+                "(of a run: tag the job when it is submitted), "
                 "or say in the rule what such models are to be taken for: `origin_if_unknown`.",
             )
         because = (*found.because, f"rule {candidate.name!r} takes unknown origins for it")
@@ -157,28 +253,32 @@ class Intake:
 
     def _request(
         self,
-        fact: ModelRegistered,
+        source: WorkspaceId,
         source_name: str,
         model: SourceModel,
         origin: Classification,
         packaged: Packaged,
         rule: Rule,
+        trigger: Trigger,
+        run_id: str | None,
     ) -> Promotion:
         """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
         assert origin.origin is not None  # noqa: S101 - refused before
         manifest, how = packaged.manifest, packaged.recipe
-        path = path_id(fact.source, model.name, model.version, rule.name)
+        from_run = trigger is Trigger.RUN_COMPLETED
+        path = path_id(source, model.name, model.version, rule.name)
         command = PromoteModel(
             promotion_id=promotion_id(path, 0),
             source_name=source_name,
-            source=fact.source,
+            source=source,
             model=model.name,
             version=model.version,
             model_created_at=model.created_at,
             origin=origin.origin,
-            trigger=Trigger.MODEL_REGISTERED,
+            trigger=trigger,
             requested_by=model.created_by,
             requested_at=self._now(),
+            run_id=run_id if from_run else None,
             rule=rule.name,
             policy_digest=self._policy_digest,
             manifest_digest=manifest.digest,
@@ -192,9 +292,14 @@ class Intake:
                 f"rule {rule.name!r} is too large for a message ({len(command.encode())} bytes)",
                 remedy="Shorten the rule: fewer stages, or less in `environment_variables`.",
             )
+        if run_id and trigger in EVENTS and rules.could_concern_run(self._policy, source_name, None):
+            self._once(command, run_id)
+        if from_run and run_id and self._policy.sources[source_name].register_models:
+            self._register(source, model, packaged, run_id)
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
-        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=str(origin)))
+        evidence = f"run {run_id} completed, its output is {model.uri}; {origin}" if from_run else str(origin)
+        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=evidence))
         self._ledger.audit(AuditRecord.requested(row))
         # Sent as long as no delivery has been seen: an earlier try may have died right here.
         if row.state is State.REQUESTED and row.command is not None:
