@@ -329,7 +329,7 @@ class World:
     """A source workspace, a ledger and a queue as values; the process dies at effect number `dies_at`."""
 
     runs_: dict[str, SourceRun] = field(default_factory=dict)
-    children: dict[str, tuple[Run, ...]] = field(default_factory=dict)
+    children: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     models: dict[tuple[str, str], SourceModel] = field(default_factory=dict)
     rows: dict[str, Promotion] = field(default_factory=dict)
