@@ -44,7 +44,7 @@ bench: setup ## measure, as ratios in one run
 clean: ## remove what setup and runs have left here
 	@rm -rf .venv .venv-serving .local emulator/azurite/node_modules
 
-.venv/.ready: requirements.txt requirements-dev.txt requirements-worker.txt
+.venv/.ready: requirements.txt requirements-cli.txt requirements-dev.txt requirements-worker.txt
 	@echo "Setting up Python packages ..."
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=...")'
 	@$(PYTHON) -m venv .venv

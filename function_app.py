@@ -14,11 +14,15 @@ import azure.functions as func
 from azure.core.credentials import TokenCredential
 
 from core import policy_file, settings
+from core.approvals import Approvals
 from core.events import WorkspaceId
 from core.intake import Intake
+from core.orders import Orders
 from core.ports import CommandQueue, Target
 from core.promotion import Promoter
-from functions import intake, operations, worker
+from core.reconcile import Reconciler
+from core.status_tags import StatusTags
+from functions import intake, openapi, operations, reconcile, worker
 
 if TYPE_CHECKING:
     from core.adapters.archive_storage import StorageArchive
@@ -34,6 +38,9 @@ POLICY = policy_file.load(SETTINGS.policy)
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+LOADED_AT = _now()
 
 
 @cache
@@ -82,10 +89,58 @@ def _targets() -> Callable[[WorkspaceId], Target]:
 
 @cache
 def _promoter() -> Promoter:
-    return Promoter(ledger=_ledger(), queue=_queue(), archive=_archive(), target_for=_targets(), now=_now)
+    return Promoter(
+        ledger=_ledger(),
+        queue=_queue(),
+        archive=_archive(),
+        target_for=_targets(),
+        now=_now,
+        news=[_status_tags()],
+    )
 
+
+@cache
+def _status_tags() -> StatusTags:
+    from core.adapters.azure_ml_listings import AzureMLListings
+
+    return StatusTags(POLICY.policy, AzureMLListings(_credential()))
+
+
+@cache
+def _reconciler() -> Reconciler:
+    from core.adapters.azure_ml_listings import AzureMLListings
+
+    return Reconciler(
+        policy=POLICY.policy,
+        listings=lambda: AzureMLListings(_credential()),
+        ledger=_ledger(),
+        intake=_intake(),
+        orders=_orders(),
+        status=_status_tags(),
+        now=_now,
+        loaded_at=LOADED_AT,
+    )
+
+
+@cache
+def _orders() -> Orders:
+    return Orders(policy=POLICY.policy, ledger=_ledger(), queue=_queue(), now=_now)
+
+
+@cache
+def _approvals() -> Approvals:
+    return Approvals(ledger=_ledger(), queue=_queue(), now=_now)
+
+
+# Modules of HTTP functions: each is registered, and documented in /api/openapi.json.
+SIGN_IN = SETTINGS.platform_authentication
+API = [operations.routes(_ledger, _archive, _intake, _orders, _approvals, platform_authentication=SIGN_IN)]
+API.append(reconcile.routes(_reconciler, platform_authentication=SIGN_IN))
+API.append(openapi.routes(API))
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-app.register_functions(intake.blueprint(_intake))
+app.register_functions(intake.blueprint(_intake, _reconciler))
+app.register_functions(reconcile.blueprint(_reconciler))
 app.register_functions(worker.blueprint(_promoter))
-app.register_functions(operations.blueprint(_ledger, _archive))
+for module in API:
+    app.register_functions(module.blueprint)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UndecodableMessage
 from core.events import WorkspaceId
@@ -243,13 +243,12 @@ class EndpointCommand(_Message):
 
 
 Command = PromoteModel | EndpointCommand
-_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
 
 
 def decode(body: bytes) -> Command:
     """The command in a message. Raises UndecodableMessage with what is wrong with it."""
     try:
-        command = _COMMAND.validate_json(body)
+        command: Command = _kind(body).model_validate_json(body)
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
@@ -263,6 +262,16 @@ def decode(body: bytes) -> Command:
     if missing := sorted({stage.target for stage in command.stages} - command.targets.keys()):
         raise UndecodableMessage(f"no promotion command: it does not say where target {missing[0]!r} is")
     return command
+
+
+def _kind(body: bytes) -> type[PromoteModel] | type[EndpointCommand]:
+    """Which command it says to be; PromoteModel for what says nothing, so that it is told what is missing."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        return PromoteModel
+    kind = given.get("kind") if isinstance(given, dict) else None
+    return EndpointCommand if kind == EndpointCommand.model_fields["kind"].default else PromoteModel
 
 
 def session_id(target: WorkspaceId, kind: Literal["online", "batch"], endpoint: str) -> str:

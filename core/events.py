@@ -16,10 +16,18 @@ from core.errors import Reason, Refusal
 MODEL_REGISTERED = "Microsoft.MachineLearningServices.ModelRegistered"
 RUN_COMPLETED = "Microsoft.MachineLearningServices.RunCompleted"
 RUN_STATUS_CHANGED = "Microsoft.MachineLearningServices.RunStatusChanged"
+# Of the resource group or subscription around the workspace: a write to any resource in it.
+RESOURCE_WRITTEN = "Microsoft.Resources.ResourceWriteSuccess"
 NAME_LIMIT = 255
 _WORKSPACE_ID = re.compile(
     r"/subscriptions/(?P<subscription_id>[^/]+)/resourceGroups/(?P<resource_group>[^/]+)"
     r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[^/]+)/?",
+    re.IGNORECASE,
+)
+_MODEL_VERSION = re.compile(
+    r"(?P<workspace_id>/subscriptions/[^/]+/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+)/models/(?P<model>[^/]{1,255})"
+    r"/versions/(?P<version>[^/]{1,255})",
     re.IGNORECASE,
 )
 # Azure ML's own rule for asset names and versions; anything else never becomes part of a URL of ours.
@@ -94,6 +102,30 @@ class RunEnded(_Fact):
 
 
 Fact = ModelRegistered | RunEnded
+
+
+class ModelWritten(_Fact):
+    """Somebody wrote to a model version, such as its tags: a hint to look at it."""
+
+    source: WorkspaceId
+    model: str
+    version: str
+
+
+def written_model(envelope: Mapping[str, Any]) -> ModelWritten | None:
+    """The model version that a write of a resource was about; None for all else that is written in a resource group."""
+    fields = {key.lower(): value for key, value in envelope.items()}
+    data = _data(fields)
+    resource = data.get("resourceuri") or fields.get("subject") or ""
+    found = _MODEL_VERSION.fullmatch(resource) if isinstance(resource, str) else None
+    if found is None or not all(_ASSET_PART.fullmatch(found[part]) for part in ("model", "version")):
+        return None
+    return ModelWritten(source=WorkspaceId.parse(found["workspace_id"]), model=found["model"], version=found["version"])
+
+
+def is_resource_write(envelope: Mapping[str, Any]) -> bool:
+    fields = {key.lower(): value for key, value in envelope.items()}
+    return RESOURCE_WRITTEN in (fields.get("eventtype"), fields.get("type"))
 
 
 def parse(envelope: Mapping[str, Any]) -> Fact:

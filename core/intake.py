@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from core import asks, runs, tags
 from core import policy as rules
-from core import runs, tags
-from core.commands import MESSAGE_LIMIT, PromoteModel, path_id, promotion_id
+from core.commands import MESSAGE_LIMIT, Order, PromoteModel, Verb, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
 from core.events import Fact, ModelRegistered, RunEnded, WorkspaceId, parse
 from core.evidence import Findings, StoredArtifacts, gather
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Memo, Promotion, State
 from core.mlmodel import MLMODEL
+from core.once import promoted_already
 from core.origin import OVERRIDE_TAG, Classification, Evidence, Run, classify
-from core.policy import ModelFacts, Rule, Trigger
+from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
 from core.recipes import Material, Packaged, package
@@ -26,9 +27,9 @@ from core.recipes import Material, Packaged, package
 log = logging.getLogger(__name__)
 
 SUBJECT_LIMIT = 500
-OUTPUT_OF_RUN = "output-of-run"
 # Asked for by nobody: what one of them has promoted, the other leaves alone.
 EVENTS = frozenset({Trigger.MODEL_REGISTERED, Trigger.RUN_COMPLETED})
+TAG_EVENT = "promotion.tag"
 
 
 class _Ignored(Exception):
@@ -68,9 +69,35 @@ class Intake:
 
         Raises Transient for what may succeed later.
         """
-        record = self._blank(envelope)
+        return self._recorded(self._blank(envelope), lambda: self._handle(parse(envelope)))
+
+    def tagged(self, source_name: str, model: str, version: str, text: str, order: Order) -> EventRecord:
+        """What the tags of a model version ask for (`asks.text_of`), as an order; recorded like an event. Safe to repeat."""
+        workspace = self._policy.sources[source_name].id
+        record = EventRecord(
+            event_id=order.id,
+            event_type=TAG_EVENT,
+            source=workspace.arm_id,
+            subject=f"models/{model}:{version}",
+            outcome=EventOutcome.ACCEPTED,
+            received_at=order.at,
+        )
+
+        def promote() -> Promotion:
+            policy = asks.allowed(self._policy, asks.read(text, self._policy))
+            try:
+                return self._promote(workspace, source_name, model, version, Trigger.TAGGED, order, policy=policy)
+            except _Ignored as ignored:
+                if ignored.reason is not Reason.NO_RULE_MATCHES:
+                    raise
+                why = "; ".join((f"the policy allows no promotion as the tag asks: {ignored}", *ignored.verdicts))
+                raise Refusal(Reason.NOT_ALLOWED, why, remedy="Ask for what a rule allows, or change it.") from ignored
+
+        return self._recorded(record, promote)
+
+    def _recorded(self, record: EventRecord, handle: Callable[[], Promotion]) -> EventRecord:
         try:
-            promotion = self._handle(parse(envelope))
+            promotion = handle()
         except _Ignored as ignored:
             changes = {"outcome": EventOutcome.IGNORED, "reason": ignored.reason, "why": str(ignored)}
             more = {"verdicts": ignored.verdicts, "promotion_id": ignored.promotion_id}
@@ -156,30 +183,7 @@ class Intake:
             why = f"rule {rule.name!r} is about the run, and not about its output {output.name}, of origin {origin}"
             raise _Ignored(Reason.NO_RULE_MATCHES, why, _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        return self._request(source, source_name, model, origin, packaged, rule, Trigger.RUN_COMPLETED, run_id)
-
-    def _once(self, command: PromoteModel, run_id: str) -> None:
-        """Of a run's output and the model that is registered from it, the one that comes first is promoted.
-
-        The same files of the same run, on the way to the same endpoints; anything else is no repetition.
-        """
-        key = "\n".join((command.source.key, run_id, command.manifest_digest))
-        endpoints = [
-            command.model_copy(update={"stage_number": each}).session_id for each in range(len(command.stages))
-        ]
-        value = {"promotion": command.promotion_id, "trigger": str(command.trigger), "endpoints": endpoints}
-        memo = self._ledger.memo(OUTPUT_OF_RUN, key)
-        if memo is None:
-            self._ledger.save_memo(Memo(kind=OUTPUT_OF_RUN, key=key, value=value))
-            return
-        other = str(memo.value["promotion"])
-        if memo.value["trigger"] == command.trigger or not set(endpoints) <= set(memo.value["endpoints"]):
-            return
-        if self._ledger.promotion(other) is None:  # it died before it was asked for
-            self._ledger.save_memo(memo.model_copy(update={"value": value}))
-            return
-        why = f"these files are the output of run {run_id}, which {other} promotes"
-        raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=other)
+        return self._request(source, source_name, model, origin, packaged, rule, Trigger.RUN_COMPLETED, None, run_id)
 
     def _register(self, source: WorkspaceId, model: SourceModel, packaged: Packaged, run_id: str) -> None:
         """Register the output in the source, with the run's name on it: a repeat finds the version that is there."""
@@ -196,11 +200,48 @@ class Intake:
 
     # ----------------------------------------------------------------------------------------------------------- models
 
+    def request(self, source_name: str, model: str, version: str, order: Order, rule: str | None = None) -> Promotion:
+        """What a person asks for: promote this model version, by the rule that the policy has for it.
+
+        The first rule that matches decides, as for an event; `rule` is the one that is expected, so that a policy which
+        says otherwise is noticed. A promotion under way is the answer; one that has ended is asked for anew, with what
+        the source and the policy say now. The same order twice is one order. Raises Refusal for what is not promoted.
+        """
+        workspace = self._policy.sources.get(source_name)
+        if workspace is None:
+            raise Refusal(
+                Reason.SOURCE_UNKNOWN,
+                f"{source_name!r} is none of the policy's sources: {', '.join(self._policy.sources)}",
+                remedy="Ask with one of those names.",
+            )
+        try:
+            return self._promote(workspace.id, source_name, model, version, Trigger.REQUESTED, order, rule)
+        except _Ignored as ignored:
+            is_about_rules = ignored.reason is Reason.NO_RULE_MATCHES
+            raise Refusal(
+                Reason.NOT_ALLOWED if is_about_rules else ignored.reason,
+                "; ".join((str(ignored), *ignored.verdicts)),
+                remedy="Ask for what a rule allows, or correct the policy."
+                if is_about_rules
+                else "Ask for another one.",
+            ) from ignored
+
     def _model_registered(self, fact: ModelRegistered, source_name: str) -> Promotion:
         return self._promote(fact.source, source_name, fact.model, fact.version, Trigger.MODEL_REGISTERED)
 
-    def _promote(self, source: WorkspaceId, source_name: str, name: str, version: str, trigger: Trigger) -> Promotion:
-        if not rules.could_concern(self._policy, source_name, name, trigger):
+    def _promote(
+        self,
+        source: WorkspaceId,
+        source_name: str,
+        name: str,
+        version: str,
+        trigger: Trigger,
+        order: Order | None = None,
+        expected: str | None = None,
+        policy: Policy | None = None,
+    ) -> Promotion:
+        policy = policy or self._policy
+        if not rules.could_concern(policy, source_name, name, trigger):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {name!r} of {source_name}")
         model = self._source.model(source, name, version)
         if model.archived:
@@ -212,17 +253,29 @@ class Intake:
             why = f"this service registered it as the output of run {run_id}, which {row.id} promotes"
             raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=row.id)
         facts = ModelFacts(source=source_name, name=model.name, origin=None, tags=model.tags, trigger=trigger)
-        candidate, verdicts = rules.judge(self._policy, facts)
+        candidate, verdicts = rules.judge(policy, facts)
         if candidate is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
         findings = gather(self._source, source, model)
         origin = self._origin(classify(findings.evidence), candidate)
-        rule, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
+        rule, verdicts = rules.judge(policy, facts.model_copy(update={"origin": origin.origin}))
         if rule is None:
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule matches a model of origin {origin}", _lines(verdicts))
+        if expected not in (None, rule.name):
+            raise _Ignored(Reason.NO_RULE_MATCHES, f"rule {expected!r} is not the one that decides", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
         root = findings.evidence.runs[-1].id if findings.evidence.runs else None
-        return self._request(source, source_name, model, origin, packaged, rule, trigger, root)
+        promotion = self._request(source, source_name, model, origin, packaged, rule, trigger, order, root)
+        if trigger is Trigger.MODEL_REGISTERED:
+            self._note_ask(source, model, rule)
+        return promotion
+
+    def _note_ask(self, source: WorkspaceId, model: SourceModel, rule: Rule) -> None:
+        """A tag that the promotion of the registration fulfils has been heard: the timer must not take it for a new ask."""
+        text = asks.text_of(model.tags)
+        kind = asks.memo_kind(source, model.name)
+        if asks.is_fulfilled(text, rule) and self._ledger.memo(kind, model.version) is None:
+            self._ledger.save_memo(Memo(kind=kind, key=model.version, value={"text": text, "number": 0}))
 
     @staticmethod
     def _origin(found: Classification, candidate: Rule) -> Classification:
@@ -260,6 +313,7 @@ class Intake:
         packaged: Packaged,
         rule: Rule,
         trigger: Trigger,
+        order: Order | None,
         run_id: str | None,
     ) -> Promotion:
         """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
@@ -276,8 +330,8 @@ class Intake:
             model_created_at=model.created_at,
             origin=origin.origin,
             trigger=trigger,
-            requested_by=model.created_by,
-            requested_at=self._now(),
+            requested_by=order.by if order else model.created_by,
+            requested_at=order.at if order else self._now(),
             run_id=run_id if from_run else None,
             rule=rule.name,
             policy_digest=self._policy_digest,
@@ -285,6 +339,8 @@ class Intake:
             recipe_digest=how.digest,
             targets={stage.target: self._policy.targets[stage.target].id for stage in rule.stages},
             stages=rule.stages,
+            order=order,
+            generation_time=order.at if order else None,
         )
         if len(command.encode()) > MESSAGE_LIMIT:
             raise Refusal(
@@ -292,19 +348,34 @@ class Intake:
                 f"rule {rule.name!r} is too large for a message ({len(command.encode())} bytes)",
                 remedy="Shorten the rule: fewer stages, or less in `environment_variables`.",
             )
-        if run_id and trigger in EVENTS and rules.could_concern_run(self._policy, source_name, None):
-            self._once(command, run_id)
+        both_ways = trigger in EVENTS and rules.could_concern_run(self._policy, source_name, None)
+        if run_id and both_ways and (other := promoted_already(self._ledger, command, run_id)):
+            why = f"these files are the output of run {run_id}, which {other} promotes"
+            raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=other)
         if from_run and run_id and self._policy.sources[source_name].register_models:
             self._register(source, model, packaged, run_id)
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
         evidence = f"run {run_id} completed, its output is {model.uri}; {origin}" if from_run else str(origin)
         row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=evidence))
-        self._ledger.audit(AuditRecord.requested(row))
+        if order is not None and self._is_new(row, order):
+            command = command.model_copy(update={"attempt": row.attempt + 1})
+            row = self._ledger.save(row.again(command, now=self._now()))
+        if row.order is None:
+            self._ledger.audit(AuditRecord.requested(row))
+        elif order is not None and row.order.id == order.id:
+            self._ledger.audit(AuditRecord.of(row, row.order, Verb.PROMOTE))
         # Sent as long as no delivery has been seen: an earlier try may have died right here.
         if row.state is State.REQUESTED and row.command is not None:
             self._queue.send(PromoteModel.model_validate_json(row.command))
         return row
+
+    def _is_new(self, row: Promotion, order: Order) -> bool:
+        """Whether an order asks for a new attempt of a promotion that has ended: not if it was accepted before."""
+        if not row.state.is_final or (row.order is not None and row.order.id == order.id):
+            return False
+        trail = self._ledger.trail(row.session_id)
+        return not any(found.id == f"{Verb.PROMOTE}:{order.id}" for found in trail)
 
 
 def _lines(verdicts: tuple[rules.Verdict, ...]) -> tuple[str, ...]:

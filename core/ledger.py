@@ -103,6 +103,12 @@ class Promotion(_Record):
             command=command.encode().decode(),
         )
 
+    def again(self, command: PromoteModel, *, now: datetime) -> Self:
+        """The same promotion at a new attempt: it stays listed where it is, and what came of it before is in its steps."""
+        asked = self.requested(command, now=now, evidence=self.evidence)
+        kept = {"etag": self.etag, "requested_by": self.requested_by, "requested_at": self.requested_at}
+        return asked.model_copy(update=kept)
+
 
 class StepRecord(_Record):
     """One thing that a promotion did or saw, in the order of `hop` and `number`."""
@@ -165,6 +171,22 @@ class AuditRecord(_Record):
     reason: str = ""
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, row: Promotion, order: Order, action: str) -> Self:
+        """That somebody asked something of a promotion; the same record however often the order is repeated."""
+        return cls(
+            id=f"{action}:{order.id}",
+            at=order.at,
+            actor=order.by,
+            action=action,
+            target=row.target,
+            serve=row.serve,
+            endpoint=row.endpoint,
+            session_id=row.session_id,
+            promotion_id=row.id,
+            reason=order.reason,
+        )
 
     @classmethod
     def requested(cls, row: Promotion) -> Self:

@@ -1,19 +1,29 @@
 """What people ask of promotions, endpoints and schedules: checked, written down, and put into the endpoint's session.
 
-Nothing here writes to a target. Whatever may be repeated carries an order id: the same order twice is one order.
+Nothing here writes to a target. Every order has an id, and the same order twice is one order, whenever it comes again: it is
+known by its row or by its record in the audit of the endpoint. A new attempt is written in this order, and what a crash left
+out is made up for by whoever repeats the order: row, audit, message; a word to an endpoint: audit, message.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from core.callers import Caller
 from core.commands import EndpointCommand, Order, PromoteModel, Verb, path_id, promotion_id, session_id
 from core.events import WorkspaceId
-from core.ledger import LIVE, Approval, AuditRecord, Decision, Hold, Promotion, State
+from core.ledger import LIVE, AuditRecord, Hold, Promotion, State
 from core.policy import Policy
 from core.ports import CommandQueue, Ledger
+from core.stages import ENDPOINT_NAME, Approval
+
+# What can be tried again as it was asked; anything else that has ended is redeployed.
+_RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
+# What a retry repeats: it is still that which was asked for, not a promotion along its path.
+_REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE)
+_HOLDS = (Verb.HOLD, Verb.RELEASE)
 
 
 class OrderProblem(StrEnum):
@@ -45,14 +55,19 @@ class Orders:
     # --------------------------------------------------------------------------------------------------- promotions
 
     def retry(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
-        """Try again what was refused, cancelled or superseded: a new attempt, of the same age as before."""
-        row = self._row(promotion)
-        if row.order is not None and row.order.id == order_id:
-            return self._sent(row)
-        if row.state not in (State.REFUSED, State.CANCELLED, State.SUPERSEDED):
+        """Try again what was refused, cancelled or superseded, as it was asked for: a new attempt, as old as before."""
+        row = row_of(self._ledger, promotion)
+        if accepted := self._accepted(row, Verb.RETRY, order_id):
+            return accepted
+        if row.state not in _RETRIED:
             hint = "redeploy it for a fresh deployment" if row.state.is_final else "it is still under way"
             raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} is {row.state}: {hint}")
-        return self._again(row, self._order(Verb.RETRY, caller, order_id, reason))
+        order = self._order(Verb.RETRY, caller, order_id, reason)
+        if row.order is not None:
+            asked: dict[str, object] = {"overrides_hold": row.order.overrides_hold, "replaces": row.order.replaces}
+            asked |= {"verb": row.order.verb} if row.order.verb in _REPEATED else {}
+            order = order.model_copy(update=asked)
+        return self._again(row, order, Verb.RETRY, goal=command_of(row).goal)
 
     def redeploy(
         self,
@@ -69,112 +84,52 @@ class Orders:
 
         `target` names another target of the policy; `fresh` asks for a deployment of its own though one like it is there.
         """
-        row = self._row(promotion)
+        row = row_of(self._ledger, promotion)
         order = self._order(Verb.REDEPLOY, caller, order_id, reason, overrides_hold=overrides_hold)
         if target is not None and target != row.target:
             return self._elsewhere(row, target, order)
-        if row.order is not None and row.order.id == order_id:
-            return self._sent(row)
-        return self._again(row, order, generation_time=order.at, fresh=row.attempt + 1 if fresh else None)
+        if accepted := self._accepted(row, Verb.REDEPLOY, order_id):
+            return accepted
+        fresh_at = row.attempt + 1 if fresh else None
+        return self._again(row, order, Verb.REDEPLOY, generation_time=order.at, fresh=fresh_at)
 
     def cancel(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
         """End a promotion that is under way, and take away what it has made."""
-        row = self._row(promotion)
+        row = row_of(self._ledger, promotion)
+        before = self._record(row.session_id, Verb.CANCEL, order_id)
+        if row.state.is_final and before is not None:
+            return row
         if row.state.is_final:
             hint = "; roll the endpoint back instead" if row.state is State.SUCCEEDED else ""
             raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} is {row.state} already{hint}")
-        order = self._order(Verb.CANCEL, caller, order_id, reason)
-        self._audit(row, order)
-        self._queue.send(_word(row, _target(row), order))
+        word = word_about(row, _as_accepted(self._order(Verb.CANCEL, caller, order_id, reason), before))
+        self._ledger.audit(AuditRecord.of(row, word.order, Verb.CANCEL))
+        self._queue.send(word)
         return row
 
     def wake(self, promotion: str, caller: Caller, *, order_id: str) -> Promotion:
         """Look at a waiting promotion now instead of when it is due."""
-        row = self._row(promotion)
-        if not row.state.is_final:
-            self._queue.send(_word(row, _target(row), self._order(Verb.WAKE, caller, order_id, "")))
-        return row
-
-    # ---------------------------------------------------------------------------------------------------- approvals
-
-    def decide(
-        self,
-        promotion: str,
-        caller: Caller,
-        decision: Decision,
-        *,
-        manifest_digest: str,
-        recipe_digest: str,
-        comment: str = "",
-    ) -> Approval:
-        """Approve or reject what was shown: the digests say which files and which recipe that was."""
-        row = self._row(promotion)
-        wanted = _command(row).stage.approval
-        if wanted is None:
-            raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} needs no approval")
-        self._may_decide(row, caller, decision, wanted.role, wanted.requester_may_approve)
-        if (row.manifest_digest, row.recipe_digest) != (manifest_digest, recipe_digest):
-            raise OrderRefused(
-                OrderProblem.CONFLICT,
-                f"promotion {row.id} has other content than was shown: look at it again (GET /api/promotions/{row.id})",
-            )
-        given = Approval(
-            promotion_id=row.id,
-            attempt=row.attempt,
-            decision=decision,
-            by=caller.name,
-            at=self._now(),
-            comment=comment,
-            manifest_digest=manifest_digest,
-            recipe_digest=recipe_digest,
-        )
+        row = row_of(self._ledger, promotion)
         if row.state.is_final:
-            raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} is {row.state} already")
-        stands = self._ledger.decide(given)
-        if (stands.decision, stands.by) != (decision, caller.name):
-            raise OrderRefused(OrderProblem.CONFLICT, f"{stands.by} has {stands.decision} it already")
-        order = Order(id=f"{row.id}:{row.attempt}"[-80:], verb=Verb.WAKE, by=caller.name, at=stands.at, reason=comment)
-        self._audit(row, order, action=decision)
-        self._queue.send(_word(row, _target(row), order))
-        return stands
-
-    def _may_decide(
-        self, row: Promotion, caller: Caller, decision: Decision, role: str, requester_may_approve: bool
-    ) -> None:
-        if not caller.is_known:
             raise OrderRefused(
-                OrderProblem.FORBIDDEN,
-                "a function key alone approves nothing: sign in, with platform authentication on (docs/operations.md)",
+                OrderProblem.CONFLICT, f"promotion {row.id} is {row.state}: there is nothing to look at any more"
             )
-        if role not in caller.roles:
-            raise OrderRefused(OrderProblem.FORBIDDEN, f"{caller.name} does not have the role {role}")
-        if requester_may_approve or decision is Decision.REJECTED:
-            return
-        asked_by = row.order.by if row.order else row.requested_by
-        if not asked_by or asked_by == "unknown":
-            raise OrderRefused(
-                OrderProblem.FORBIDDEN,
-                f"who asked for promotion {row.id} is not known, and the requester may not approve it; "
-                "retry it, so that somebody has asked",
-            )
-        if caller.is_called(asked_by):
-            raise OrderRefused(OrderProblem.FORBIDDEN, f"{caller.name} asked for it and may not approve it")
+        self._queue.send(word_about(row, self._order(Verb.WAKE, caller, order_id, "")))
+        return row
 
     # ---------------------------------------------------------------------------------------------------- endpoints
 
+    def session(self, target: str, serve: str, endpoint: str) -> str:
+        """The session of an endpoint, under which the ledger keeps its hold and audit. OrderRefused if there is none."""
+        return session_id(self._endpoint_target(target), "batch" if _serve(serve) == "batch" else "online", endpoint)
+
     def hold(self, target: str, serve: str, endpoint: str, caller: Caller, *, order_id: str, reason: str) -> Hold:
         """Keep automatic promotions away from an endpoint until it is released."""
-        order = self._order(Verb.HOLD, caller, order_id, reason)
-        word = self._endpoint_word(target, serve, endpoint, order)
-        self._audit_endpoint(word)
-        self._queue.send(word)
-        return Hold(session_id=word.session_id, target=target, serve=serve, endpoint=word.endpoint, order=order)
+        word = self._say(target, serve, endpoint, self._order(Verb.HOLD, caller, order_id, reason))
+        return Hold(session_id=word.session_id, target=target, serve=serve, endpoint=word.endpoint, order=word.order)
 
     def release(self, target: str, serve: str, endpoint: str, caller: Caller, *, order_id: str, reason: str) -> None:
-        order = self._order(Verb.RELEASE, caller, order_id, reason)
-        word = self._endpoint_word(target, serve, endpoint, order)
-        self._audit_endpoint(word)
-        self._queue.send(word)
+        self._say(target, serve, endpoint, self._order(Verb.RELEASE, caller, order_id, reason))
 
     def roll_back(
         self,
@@ -191,57 +146,169 @@ class Orders:
 
         It goes fast while the old deployment is still there, and makes it again from its frozen recipe otherwise.
         """
-        live = [found for found in self._ledger.trail(self._session(target, serve, endpoint)) if found.action == LIVE]
-        if live and live[0].id.startswith(f"{live[0].promotion_id}:") and live[0].after:
-            current = live[0].promotion_id
-        else:
+        session = self.session(target, serve, endpoint)
+        if before := self._record(session, Verb.ROLL_BACK, order_id):
+            return self._completed(row_of(self._ledger, str(before.promotion_id)), Verb.ROLL_BACK, order_id)
+        live = [found for found in self._ledger.trail(session) if found.action == LIVE]
+        if not live or live[0].after is None:
             raise OrderRefused(OrderProblem.NOT_FOUND, f"nothing that was promoted is live on {endpoint} of {target}")
-        row = self._row(to) if to else self._before(live, str(current), endpoint, order_id)
-        if row.order is not None and row.order.id == order_id:
-            return self._sent(row)
+        current = str(live[0].promotion_id)
+        row = row_of(self._ledger, to) if to else self._before(live, current, endpoint, order_id)
+        if accepted := self._accepted(row, Verb.ROLL_BACK, order_id):
+            return accepted
         if row.id == current:
             raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} is what is live")
-        if row.session_id != live[0].session_id:
+        if row.session_id != session:
             raise OrderRefused(OrderProblem.INVALID, f"promotion {row.id} is of another endpoint")
+        if row.id not in {found.promotion_id for found in live}:
+            raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} was never live: redeploy or retry it")
         order = self._order(Verb.ROLL_BACK, caller, order_id, reason, overrides_hold=True, replaces=current)
-        hold = order.model_copy(update={"verb": Verb.HOLD, "reason": reason or "rolled back", "replaces": None})
-        self._queue.send(self._endpoint_word(target, serve, endpoint, hold))
-        return self._again(row, order, generation_time=order.at)
+        _check_it_has_ended(row)
+        self._hold_for(target, serve, endpoint, order, "rolled back")
+        return self._again(row, order, Verb.ROLL_BACK, generation_time=order.at)
 
     def retire(
         self, target: str, serve: str, endpoint: str, caller: Caller, *, order_id: str, reason: str = ""
     ) -> Promotion:
         """Delete an endpoint or schedule with all that belongs to it, and put a hold on its name."""
-        live = [found for found in self._ledger.trail(self._session(target, serve, endpoint)) if found.action == LIVE]
-        if not live or live[0].promotion_id is None:
+        session = self.session(target, serve, endpoint)
+        if before := self._record(session, Verb.RETIRE, order_id):
+            return self._completed(row_of(self._ledger, str(before.promotion_id)), Verb.RETIRE, order_id)
+        live = next((found for found in self._ledger.trail(session) if found.action == LIVE), None)
+        if live is None or live.promotion_id is None:
             raise OrderRefused(OrderProblem.NOT_FOUND, f"nothing was ever promoted to {endpoint} of {target}")
-        row = self._row(live[0].promotion_id)
-        if row.order is not None and row.order.id == order_id:
-            return self._sent(row)
-        if live[0].after is None:
+        row = row_of(self._ledger, live.promotion_id)
+        if accepted := self._accepted(row, Verb.RETIRE, order_id):
+            return accepted
+        if live.after is None:
             raise OrderRefused(OrderProblem.CONFLICT, f"{endpoint} of {target} is retired already")
         order = self._order(Verb.RETIRE, caller, order_id, reason, overrides_hold=True)
-        hold = order.model_copy(update={"verb": Verb.HOLD, "reason": reason or "retired"})
-        self._queue.send(self._endpoint_word(target, serve, endpoint, hold))
-        return self._again(row, order, generation_time=order.at, goal="retired")
+        _check_it_has_ended(row)
+        self._hold_for(target, serve, endpoint, order, "retired")
+        return self._again(row, order, Verb.RETIRE, generation_time=order.at, goal="retired")
 
     def _before(self, live: list[AuditRecord], current: str, endpoint: str, order_id: str) -> Promotion:
-        """The version that was live before and was not taken off by a roll-back since; this order's own on a repeat."""
-        for found in live[1:]:
-            if found.promotion_id in (None, current) or found.after is None:
+        """The version that was live before and was not taken off since; this order's own if it is repeated."""
+        for name in dict.fromkeys(found.promotion_id for found in live if found.promotion_id not in (None, current)):
+            row = self._ledger.promotion(str(name))
+            if row is None:
                 continue
-            row = self._ledger.promotion(str(found.promotion_id))
-            if row is not None and (row.state is State.SUCCEEDED or (row.order and row.order.id == order_id)):
+            if row.state is State.SUCCEEDED or not row.state.is_final or _is_of(row, order_id):
                 return row
         raise OrderRefused(OrderProblem.CONFLICT, f"no version that was live on {endpoint} before can be brought back")
 
-    # ------------------------------------------------------------------------------------------------------ helpers
+    # ------------------------------------------------------------------------------------------- the same order again
 
-    def _row(self, promotion: str) -> Promotion:
-        row = self._ledger.promotion(promotion)
-        if row is None:
-            raise OrderRefused(OrderProblem.NOT_FOUND, f"there is no promotion {promotion!r}")
+    def _record(self, session: str, verb: Verb, order_id: str) -> AuditRecord | None:
+        """What stands in the audit about an order that was accepted."""
+        return _find(self._ledger.trail(session), verb, order_id)
+
+    def _accepted(self, row: Promotion, verb: Verb, order_id: str) -> Promotion | None:
+        """The row, if this order has been accepted before; what a crash may have left out is done now."""
+        if _is_of(row, order_id) or self._record(row.session_id, verb, order_id):
+            return self._completed(row, verb, order_id)
+        return None
+
+    def _completed(self, row: Promotion, verb: Verb, order_id: str) -> Promotion:
+        """Nothing is left to do for an order that a newer one has followed."""
+        return self._sent(row, verb) if _is_of(row, order_id) else row
+
+    def _sent(self, row: Promotion, verb: Verb) -> Promotion:
+        """Audited, and sent as long as no delivery has been seen."""
+        assert row.order is not None  # noqa: S101 - it was opened by one
+        self._ledger.audit(AuditRecord.of(row, row.order, verb))
+        if row.state is State.REQUESTED:
+            self._queue.send(command_of(row))
         return row
+
+    # ------------------------------------------------------------------------------------------------- new attempts
+
+    def _again(
+        self,
+        row: Promotion,
+        order: Order,
+        verb: Verb,
+        *,
+        generation_time: datetime | None = None,
+        fresh: int | None = None,
+        goal: Literal["live", "retired"] = "live",
+    ) -> Promotion:
+        """A new attempt of a promotion that has ended, with the content that it had."""
+        _check_it_has_ended(row)
+        before = command_of(row)
+        changes = {
+            "attempt": row.attempt + 1,
+            "order": order,
+            "generation_time": generation_time or before.generation_time,
+            "fresh": before.fresh if fresh is None else fresh,
+            "goal": goal,
+        }
+        command = _renewed(before).model_copy(update=changes)
+        return self._sent(self._ledger.save(row.again(command, now=self._now())), verb)
+
+    def _elsewhere(self, row: Promotion, target: str, order: Order) -> Promotion:
+        """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""
+        workspace = self._workspace(target, OrderProblem.INVALID)
+        before = command_of(row)
+        stage = before.stage.model_copy(update={"target": target, "approval": self._approval(before, target)})
+        path = path_id(before.source, before.model, before.version, f"{before.rule}\n{row.id}\n{target}")
+        command = _renewed(before).model_copy(
+            update={
+                "promotion_id": promotion_id(path, 0),
+                "stages": (stage,),
+                "stage_number": 0,
+                "targets": {target: workspace},
+                "attempt": 1,
+                "fresh": 0,
+                "order": order,
+                "generation_time": order.at,
+                "redeployed_from": row.id,
+                "requested_by": order.by,
+                "requested_at": order.at,
+            }
+        )
+        there = self._ledger.promotion(command.promotion_id)
+        if there is None:
+            _check_it_has_ended(row)
+            there = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=row.evidence))
+        if accepted := self._accepted(there, Verb.REDEPLOY, order.id):
+            return accepted
+        return self._again(there, order, Verb.REDEPLOY, generation_time=order.at)
+
+    def _approval(self, command: PromoteModel, target: str) -> Approval | None:
+        """Who must approve in another target: whoever must do so there by the policy, first of all by the same rule."""
+        if command.stage.approval is not None:
+            return command.stage.approval
+        rules = sorted(self._policy.rules, key=lambda rule: rule.name != command.rule)
+        stages = [stage for rule in rules for stage in rule.stages if stage.target == target]
+        return next((stage.approval for stage in stages if stage.approval is not None), None)
+
+    # ---------------------------------------------------------------------------------------------------- words
+
+    def _say(self, target: str, serve: str, endpoint: str, order: Order) -> EndpointCommand:
+        """A word to an endpoint. One that comes again is not sent again once a newer one has followed."""
+        trail = self._ledger.trail(self.session(target, serve, endpoint))
+        before = _find(trail, order.verb, order.id)
+        word = EndpointCommand.model_validate(
+            {
+                "order": _as_accepted(order, before),
+                "target_name": target,
+                "target": self._endpoint_target(target),
+                "serve": _serve(serve),
+                "endpoint": _endpoint(endpoint),
+            }
+        )
+        if before is None or not any(found.action in _HOLDS and found.at > before.at for found in trail):
+            self._ledger.audit(_audit(word))
+            self._queue.send(word)
+        return word
+
+    def _hold_for(self, target: str, serve: str, endpoint: str, order: Order, otherwise: str) -> None:
+        """Before the order itself, so that nothing automatic can come between."""
+        changes = {"verb": Verb.HOLD, "reason": order.reason or otherwise, "replaces": None}
+        self._say(target, serve, endpoint, order.model_copy(update=changes))
+
+    # ------------------------------------------------------------------------------------------------------- values
 
     def _order(
         self,
@@ -263,134 +330,15 @@ class Orders:
             replaces=replaces,
         )
 
-    def _again(
-        self,
-        row: Promotion,
-        order: Order,
-        *,
-        generation_time: datetime | None = None,
-        fresh: int | None = None,
-        goal: str = "live",
-    ) -> Promotion:
-        """A new attempt. The row first, then the message: a crash between them is mended by whoever repeats the order."""
-        if not row.state.is_final:
-            raise OrderRefused(
-                OrderProblem.CONFLICT, f"promotion {row.id} is {row.state}: wait for its end, or cancel it first"
-            )
-        before = _command(row)
-        command = _renewed(before).model_copy(
-            update={
-                "attempt": row.attempt + 1,
-                "order": order,
-                "generation_time": generation_time or before.generation_time,
-                "fresh": before.fresh if fresh is None else fresh,
-                "goal": goal,
-            }
-        )
-        opened = row.model_copy(
-            update={
-                "state": State.REQUESTED,
-                "why": "",
-                "reason": None,
-                "remedy": None,
-                "attempt": command.attempt,
-                "hop": 0,
-                "due": None,
-                "updated_at": self._now(),
-                "order": order,
-                "command": command.encode().decode(),
-            }
-        )
-        saved = self._ledger.save(opened)
-        self._audit(saved, order)
-        return self._sent(saved)
+    def _endpoint_target(self, target: str) -> WorkspaceId:
+        return self._workspace(target, OrderProblem.NOT_FOUND)
 
-    def _elsewhere(self, row: Promotion, target: str, order: Order) -> Promotion:
-        """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""
-        workspace = self._workspace(target)
-        before = _command(row)
-        stage = before.stage.model_copy(update={"target": target})
-        path = path_id(before.source, before.model, before.version, f"{before.rule}\n{row.id}\n{target}")
-        command = _renewed(before).model_copy(
-            update={
-                "promotion_id": promotion_id(path, 0),
-                "stages": (stage,),
-                "stage_number": 0,
-                "targets": {target: workspace},
-                "attempt": 1,
-                "fresh": 0,
-                "order": order,
-                "generation_time": order.at,
-                "redeployed_from": row.id,
-                "requested_by": order.by,
-                "requested_at": order.at,
-            }
-        )
-        there = self._ledger.promotion(command.promotion_id)
-        if there is not None and there.order is not None and there.order.id != order.id:
-            return self._again(there, order, generation_time=order.at)
-        opened = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=row.evidence))
-        self._audit(opened, order)
-        return self._sent(opened)
-
-    def _sent(self, row: Promotion) -> Promotion:
-        """Sent as long as no delivery has been seen: an earlier try may have died before."""
-        if row.state is State.REQUESTED:
-            self._queue.send(_command(row))
-        return row
-
-    def _audit(self, row: Promotion, order: Order, *, action: str | None = None) -> None:
-        self._ledger.audit(
-            AuditRecord(
-                id=f"{order.verb}:{order.id}",
-                at=order.at,
-                actor=order.by,
-                action=action or order.verb,
-                target=row.target,
-                serve=row.serve,
-                endpoint=row.endpoint,
-                session_id=row.session_id,
-                promotion_id=row.id,
-                reason=order.reason,
-            )
-        )
-
-    def _audit_endpoint(self, word: EndpointCommand) -> None:
-        order = word.order
-        self._ledger.audit(
-            AuditRecord(
-                id=f"{order.verb}:{order.id}",
-                at=order.at,
-                actor=order.by,
-                action=order.verb,
-                target=word.target_name,
-                serve=word.serve,
-                endpoint=word.endpoint,
-                session_id=word.session_id,
-                reason=order.reason,
-            )
-        )
-
-    def _workspace(self, target: str) -> WorkspaceId:
+    def _workspace(self, target: str, problem: OrderProblem) -> WorkspaceId:
         found = self._policy.targets.get(target)
         if found is None:
             known = ", ".join(self._policy.targets)
-            raise OrderRefused(OrderProblem.INVALID, f"{target!r} is none of the policy's targets: {known}")
+            raise OrderRefused(problem, f"{target!r} is none of the policy's targets: {known}")
         return found.id
-
-    def _session(self, target: str, serve: str, endpoint: str) -> str:
-        return session_id(self._workspace(target), "batch" if serve == "batch" else "online", endpoint)
-
-    def _endpoint_word(self, target: str, serve: str, endpoint: str, order: Order) -> EndpointCommand:
-        return EndpointCommand.model_validate(
-            {
-                "order": order,
-                "target_name": target,
-                "target": self._workspace(target),
-                "serve": serve,
-                "endpoint": endpoint.lower(),
-            }
-        )
 
 
 def order_id(caller: Caller, idempotency_key: str, *what: str) -> str:
@@ -398,15 +346,53 @@ def order_id(caller: Caller, idempotency_key: str, *what: str) -> str:
     return hashlib.sha256("\n".join((caller.name, idempotency_key, *what)).encode()).hexdigest()[:40]
 
 
-def _command(row: Promotion) -> PromoteModel:
+def row_of(ledger: Ledger, promotion: str) -> Promotion:
+    row = ledger.promotion(promotion)
+    if row is None:
+        raise OrderRefused(OrderProblem.NOT_FOUND, f"there is no promotion {promotion!r}")
+    return row
+
+
+def _check_it_has_ended(row: Promotion) -> None:
+    if not row.state.is_final:
+        raise OrderRefused(
+            OrderProblem.CONFLICT, f"promotion {row.id} is {row.state}: wait for its end, or cancel it first"
+        )
+
+
+def _is_of(row: Promotion, order_id: str) -> bool:
+    return row.order is not None and row.order.id == order_id
+
+
+def _find(trail: Iterable[AuditRecord], verb: Verb, order_id: str) -> AuditRecord | None:
+    return next((found for found in trail if found.id == f"{verb}:{order_id}"), None)
+
+
+def _as_accepted(order: Order, before: AuditRecord | None) -> Order:
+    """An order that comes again is as old as when it came first."""
+    return order if before is None else order.model_copy(update={"at": before.at, "reason": before.reason})
+
+
+def _serve(serve: str) -> str:
+    if serve not in ("realtime", "batch"):
+        raise OrderRefused(OrderProblem.NOT_FOUND, f"an endpoint is realtime or batch, not {serve!r}")
+    return serve
+
+
+def _endpoint(name: str) -> str:
+    if not ENDPOINT_NAME.fullmatch(name):
+        raise OrderRefused(
+            OrderProblem.NOT_FOUND,
+            f"no endpoint can be called {name!r}: 3 to 32 letters, digits and hyphens, starting with a letter",
+        )
+    return name.lower()
+
+
+def command_of(row: Promotion) -> PromoteModel:
     """The last message of a promotion: what it was asked to do, with its frozen recipe."""
     if row.command is None:
         raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} has no command to repeat")
     return PromoteModel.model_validate_json(row.command)
-
-
-def _target(row: Promotion) -> WorkspaceId:
-    return _command(row).target
 
 
 def _renewed(command: PromoteModel) -> PromoteModel:
@@ -426,14 +412,30 @@ def _renewed(command: PromoteModel) -> PromoteModel:
     )
 
 
-def _word(row: Promotion, target: WorkspaceId, order: Order) -> EndpointCommand:
+def word_about(row: Promotion, order: Order) -> EndpointCommand:
+    """About one promotion."""
     return EndpointCommand.model_validate(
         {
             "order": order,
             "target_name": row.target,
-            "target": target,
+            "target": command_of(row).target,
             "serve": row.serve,
             "endpoint": row.endpoint,
             "promotion_id": row.id,
         }
+    )
+
+
+def _audit(word: EndpointCommand) -> AuditRecord:
+    order = word.order
+    return AuditRecord(
+        id=f"{order.verb}:{order.id}",
+        at=order.at,
+        actor=order.by,
+        action=order.verb,
+        target=word.target_name,
+        serve=word.serve,
+        endpoint=word.endpoint,
+        session_id=word.session_id,
+        reason=order.reason,
     )

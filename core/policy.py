@@ -22,6 +22,8 @@ class Trigger(StrEnum):
 
     MODEL_REGISTERED = "model_registered"
     RUN_COMPLETED = "run_completed"
+    REQUESTED = "requested"
+    TAGGED = "tagged"
 
 
 def _listed(value: Any) -> Any:
@@ -83,6 +85,13 @@ class SourceWorkspace(Workspace):
     register_models: bool = Field(
         False, description="Register the output of a run here before it is promoted. Without it, it is only read."
     )
+    status_tags: bool = Field(
+        False, description="Write where its promotions stand into tags of its model versions: promotion.<target>."
+    )
+
+    @property
+    def id(self) -> WorkspaceId:
+        return WorkspaceId(**self.model_dump(exclude={"register_models", "status_tags"}))
 
 
 class Match(_Strict):
@@ -93,7 +102,11 @@ class Match(_Strict):
     model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
     origin: OneOrMoreOrigins | None = Field(None, description="designer, notebook or automl; or a list of them.")
     tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
-    trigger: tuple[Trigger, ...] = Field((Trigger.MODEL_REGISTERED,), min_length=1)
+    trigger: tuple[Trigger, ...] = Field(
+        (Trigger.MODEL_REGISTERED, Trigger.REQUESTED, Trigger.TAGGED),
+        min_length=1,
+        description="What may start it: the registration of a model version, a request by a person, a tag that asks.",
+    )
 
 
 class EnvironmentFile(_Strict):

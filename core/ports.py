@@ -54,6 +54,29 @@ class SourceRun(_Value):
     created_by: str
 
 
+class ListedVersion(_Value):
+    """A model version as a listing shows it; times in UTC."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    created_at: datetime
+    modified_at: datetime
+    modified_by: str
+
+
+class Listings(Protocol):
+    """Listing what a source has. `requests` counts what it has cost so far."""
+
+    requests: int
+
+    def model_names(self, workspace: WorkspaceId) -> tuple[str, ...]: ...
+
+    def versions(self, workspace: WorkspaceId, name: str) -> tuple[ListedVersion, ...]:
+        """The versions that are not archived; none for a name that is not there."""
+        ...
+
+
 class Source(Protocol):
     """Reading from source workspaces. Nothing is written there but by `register`, which the policy must allow."""
 

@@ -1,4 +1,7 @@
-"""`python -m demo`: train, register in the source workspace, watch the promotion, ask for predictions in the target."""
+"""`python -m demo`: train, register in the source workspace, watch the promotion, ask for predictions in the target.
+
+Six scenarios, each from a trained model to its predictions; then what operators do (`demo.episodes`).
+"""
 
 import json
 import logging
@@ -15,18 +18,18 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.azure import Operations, Workspaces
+from demo.episodes import EPISODES, EpisodeFailed, Setting
 from demo.models import Trained
 from demo.progress import Progress
 from demo.scenarios import SCENARIOS, Scenario
+from demo.watch import Watch
 from emulator.control_client import ControlClient
 from emulator.launch import LocalAzureFailedError, launched
 
 REPOSITORY = Path(__file__).parent.parent
 DIRECTORY = REPOSITORY / ".local" / "demo"
-POLICY = REPOSITORY / "promotion.sample.yaml"
+POLICY = REPOSITORY / "demo" / "promotion.yaml"
 TARGET = "prod"
-PATIENCE = 600.0
-FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
 # When the sample policy's schedules fire (UTC), and where their runs read and write.
 NIGHTLY_HOUR = 3
 INPUT, OUTPUT = "to-score/{model}/", "predictions/{model}/"
@@ -79,31 +82,19 @@ def promote(scenario: Scenario, endpoints: Mapping[str, Any], progress: Progress
     tags = {"promote-to": TARGET} | ({"promote-as": "batch"} if scenario.serve == "batch" else {})
     version = workspaces.register(scenario.model, trained, tags)
     progress.say("register", f"{scenario.model}:{version} in workspace {endpoints['source']['workspace']}")
-    row = watch(operations, control, scenario.model, version, progress)
+    row = ended(Watch(operations, control, progress), scenario.model, version)
     if row["state"] != "succeeded":
         progress.say(row["state"], f"{row['why']} {row['remedy'] or ''}")
         progress.say("log", str((row.get("result") or {}).get("log", ""))[-2000:])
     return Promoted(scenario, trained, version, row, time.monotonic() - started)
 
 
-def watch(
-    operations: Operations, control: ControlClient, model: str, version: str, progress: Progress
-) -> dict[str, Any]:
-    """Show the promotion until it has ended. Looks again whenever something was written."""
-    ends, seen = time.monotonic() + PATIENCE, 0
-    while time.monotonic() < ends:
-        events = operations.events_of(model, version)
-        for event in events:
-            progress.event(event)
-            if event["outcome"] != "accepted":
-                return {"state": event["outcome"], "endpoint": "", "why": event["why"], "remedy": event["remedy"]}
-        row = operations.promotion_of(model, version) if events else None
-        if row is not None:
-            progress.promotion(row)
-            if row["state"] in FINAL:
-                return row
-        seen = control.next_write(seen)
-    return {"state": "still running", "endpoint": "", "why": f"after {PATIENCE:.0f} s", "remedy": None}
+def ended(watch: Watch, model: str, version: str) -> dict[str, Any]:
+    """The promotion of this model version once it has ended; what came of its event if there is none."""
+    event = watch.event(model, version)
+    if event["outcome"] != "accepted":
+        return {"state": event["outcome"], "endpoint": "", "why": event["why"], "remedy": event["remedy"]}
+    return watch.reached(event["promotion_id"])
 
 
 # ------------------------------------------------------------------------------------------------------------ predictions
@@ -145,7 +136,7 @@ def run_schedules(promoted: list[Promoted], endpoints: Mapping[str, Any], consol
         workspaces = Workspaces(endpoints)  # with tokens of the new day
         for each in promoted:
             started = time.monotonic()
-            run = _finished_run(each, workspaces, control)
+            run = _finished_run(each, workspaces, Watch(Operations(endpoints), control, progress))
             progress.say("scheduled run", f"{run.display_name} {run.status.lower()}")
             if run.status == "Completed":
                 rows = workspaces.predictions(TARGET, f"{OUTPUT.format(model=each.scenario.model)}{run.name}/")
@@ -158,16 +149,50 @@ def _seconds_until_tonight(now: datetime) -> float:
     return (tonight + timedelta(days=tonight <= now) - now).total_seconds()
 
 
-def _finished_run(promoted: Promoted, workspaces: Workspaces, control: ControlClient) -> Any:
-    ends, seen = time.monotonic() + PATIENCE, 0
-    while time.monotonic() < ends:
-        if runs := workspaces.finished_runs(TARGET, promoted.row["result"]["schedule"]):
-            return runs[0]
-        seen = control.next_write(seen)
-    raise TimeoutError(f"the schedule of {promoted.scenario.model} has finished no run within {PATIENCE:.0f} s")
+def _finished_run(promoted: Promoted, workspaces: Workspaces, watch: Watch) -> Any:
+    schedule = promoted.row["result"]["schedule"]
+    return watch.until(lambda: next(iter(workspaces.finished_runs(TARGET, schedule)), None), f"a run of {schedule}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- report
+
+
+def play(done: list[Promoted], endpoints: Mapping[str, Any], console: Console) -> list[dict[str, Any]]:
+    """The episodes, in their order; a row for each."""
+    trained = {each.scenario.model: each.trained for each in done}
+    control, operations = ControlClient(endpoints["control_url"]), Operations(endpoints)
+    played = []
+    for episode in EPISODES:
+        console.print(f"\n[bold]{episode.name}[/bold]")
+        started = time.monotonic()
+        with Progress(console) as progress:
+            setting = Setting(
+                workspaces=Workspaces(endpoints),
+                operations=operations,
+                control=control,
+                progress=progress,
+                watch=Watch(operations, control, progress),
+                wine=trained["wine-classifier"],
+                script=trained["wine-script"],
+            )
+            try:
+                outcome, succeeded = episode.play(setting), True
+            except (EpisodeFailed, OSError, TimeoutError) as error:
+                outcome, succeeded = str(error), False
+                progress.say("FAILED", outcome)
+        seconds = round(time.monotonic() - started, 1)
+        played.append({"episode": episode.name, "succeeded": succeeded, "outcome": outcome, "seconds": seconds})
+    return played
+
+
+def show_episodes(console: Console, played: list[dict[str, Any]]) -> None:
+    table = Table(title="What operators do", title_justify="left")
+    for column in ("episode", "outcome", "seconds"):
+        table.add_column(column)
+    for row in played:
+        failed = "" if row["succeeded"] else "FAILED: "
+        table.add_row(row["episode"], failed + row["outcome"], str(row["seconds"]))
+    console.print(table)
 
 
 def show(console: Console, report: list[dict[str, Any]]) -> None:
@@ -182,8 +207,8 @@ def show(console: Console, report: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def run(console: Console) -> list[dict[str, Any]]:
-    """All scenarios; the rows of the report."""
+def run(console: Console) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All scenarios and all episodes; the rows of both reports. The clock jumps to the night only at the end."""
     done = []
     with launched(DIRECTORY, app=REPOSITORY, policy=POLICY) as endpoints:
         for scenario in SCENARIOS:
@@ -192,9 +217,10 @@ def run(console: Console) -> list[dict[str, Any]]:
                 done.append(promote(scenario, endpoints, progress))
                 if done[-1].succeeded and scenario.serve == "realtime":
                     ask(done[-1], endpoints, progress)
+        played = play(done, endpoints, console)
         if batch := [each for each in done if each.scenario.serve == "batch" and each.succeeded]:
             run_schedules(batch, endpoints, console)
-    return [each.report() for each in done]
+    return [each.report() for each in done], played
 
 
 def main() -> int:
@@ -203,16 +229,18 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print("Starting the local Azure and the function app ...")
     try:
-        report = run(console)
+        report, played = run(console)
     except LocalAzureFailedError as error:
         console.print(f"The local Azure did not start:\n{error}", style="red", markup=False)
         return 1
     path = DIRECTORY / "report.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
+    path.with_name("episodes.json").write_text(json.dumps(played, indent=2) + "\n")
     console.print()
     show(console, report)
+    show_episodes(console, played)
     console.print(f"Report: {path.relative_to(REPOSITORY)}", soft_wrap=True)
-    return 0 if all(row["predictions_match"] for row in report) else 1
+    return 0 if all(row["predictions_match"] for row in report) and all(row["succeeded"] for row in played) else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,22 @@ class Workspaces:
         with contextlib.redirect_stderr(io.StringIO()):  # the SDK's own progress bar
             return str(self._client(self._endpoints["source"]).models.create_or_update(model).version)
 
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a registered version, as the studio does."""
+        models = self._client(self._endpoints["source"]).models
+        model = models.get(name, version)
+        model.tags = {**model.tags, **tags}
+        models.create_or_update(model)
+
+    def tags_of(self, name: str, version: str) -> dict[str, str]:
+        return dict(self._client(self._endpoints["source"]).models.get(name, version).tags)
+
+    def add_file(self, name: str, version: str, path: str, content: bytes) -> None:
+        """Put a file that was forgotten into the folder of a registered version."""
+        uri = str(self._client(self._endpoints["source"]).models.get(name, version).path)
+        folder = uri.partition("/paths/")[2].strip("/")
+        self._container_of(self._endpoints["source"]).upload_blob(f"{folder}/{path}", content)
+
     # ----------------------------------------------------------------------------------------------------- target
 
     def ask(self, target: str, endpoint: str, request: Any) -> Any:
@@ -67,10 +84,13 @@ class Workspaces:
         return list(csv.DictReader(io.StringIO(text)))
 
     def _container(self, target: str) -> Any:
+        return self._container_of(self._endpoints["targets"][target])
+
+    def _container_of(self, workspace: Mapping[str, str]) -> Any:
         from azure.identity import ManagedIdentityCredential
         from azure.storage.blob import ContainerClient
 
-        datastore = self._client(self._endpoints["targets"][target]).datastores.get_default()
+        datastore = self._client(workspace).datastores.get_default()
         url = f"https://{datastore.account_name}.blob.{datastore.endpoint}"
         return ContainerClient(url, datastore.container_name, ManagedIdentityCredential())
 
@@ -120,19 +140,42 @@ class Operations:
         self._url = endpoints["functions_url"]
         self._key = endpoints["function_key"]
 
-    def promotion_of(self, model: str, version: str) -> dict[str, Any] | None:
-        """The promotion of this model version with its steps, once it exists."""
-        for row in self._get("promotions")["promotions"]:
-            if (row["model"], row["version"]) == (model, version):
-                return self._get(f"promotions/{row['id']}")
-        return None
+    def promotion_of(self, model: str, version: str, target: str | None = None) -> dict[str, Any] | None:
+        """The promotion of this model version, once it exists."""
+        rows = self.get(f"promotions?model={model}&version={version}")["promotions"]
+        return next((row for row in rows if target in (None, row["target"])), None)
+
+    def promotion(self, promotion_id: str) -> dict[str, Any]:
+        """A promotion with its steps."""
+        return self.get(f"promotions/{promotion_id}")
 
     def events_of(self, model: str, version: str) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = self._get("events")["events"]
-        return [event for event in events if event["subject"] == f"models/{model}:{version}"]
+        """The newest first."""
+        events: list[dict[str, Any]] = self.get(f"events?model={model}&version={version}")["events"]
+        return events
 
-    def _get(self, path: str) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self._url}/api/{path}", headers={"x-functions-key": self._key})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            found: dict[str, Any] = json.load(answer)
-            return found
+    def get(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._call("GET", path))
+        return found
+
+    def text(self, path: str) -> str:
+        """What is also there for people to read."""
+        return self._call("GET", path, {"Accept": "text/plain"}).decode()
+
+    def order(self, path: str, body: Mapping[str, Any], *, identity: str | None = None) -> dict[str, Any]:
+        """Ask for something. Raises OSError if it is not accepted; the text is the service's."""
+        signed_in = {"X-MS-CLIENT-PRINCIPAL": identity} if identity else {}
+        found: dict[str, Any] = json.loads(self._call("POST", path, signed_in, json.dumps(body).encode()))
+        return found
+
+    def _call(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> bytes:
+        sent = {"x-functions-key": self._key, **(headers or {})}
+        request = urllib.request.Request(f"{self._url}/api/{path}", body, sent, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error

@@ -37,7 +37,7 @@ class Progress:
         command = f"{row['id']} to {row['target']}, endpoint {row['endpoint']} (rule {row['rule']})"
         self._once(("command", row["id"]), "command", command)
         for step in row["steps"]:
-            key = ("step", row["id"], str(step["hop"]), str(step["number"]))
+            key = ("step", row["id"], step["at"])
             self._once(key, step["step"], step["detail"])
         if row["state"] == "waiting" and self._status:
             self._status.update(f"[dim]{row['why']}")

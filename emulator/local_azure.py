@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from emulator.azure_ml import AzureML
+from emulator.azure_ml.events import subscription_id
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
 from emulator.control import Control
@@ -122,7 +123,8 @@ class LocalAzure:
         sources = _sources(self._policy) if self._policy else {self._topology.workspaces[0].name}
         workspaces = [workspace for workspace in self._topology.workspaces if workspace.name in sources]
         system = {f"workspace-{workspace.key}": workspace.arm_id for workspace in workspaces}
-        return system | {"published-by-hand": self._topology.custom_topic}
+        writes = {f"writes-{workspace.key}": subscription_id(workspace.arm_id) for workspace in workspaces}
+        return system | writes | {"published-by-hand": self._topology.custom_topic}
 
     def _settings(self) -> dict[str, str]:
         """The app settings; the same keys as in Azure, with a connection string where the SDK offers nothing else."""
@@ -131,6 +133,9 @@ class LocalAzure:
             "FUNCTIONS_WORKER_RUNTIME": "python",
             "PROMOTION_QUEUE": self._topology.queue.name,
             "ServiceBusConnection": self.service_bus.connection_string(SERVICE_KEY),
+            # The local host stands in for App Service with sign-in: it hands X-MS-CLIENT-PRINCIPAL on as it comes.
+            "PROMOTION_PLATFORM_AUTHENTICATION": "true",
+            "PROMOTION_RECONCILE_SCHEDULE": "*/20 * * * * *",  # nobody wants to wait for it here
             "LedgerStorage__tableServiceUri": self.storage.table_service_url(account),
             "LedgerStorage__blobServiceUri": self.storage.blob_service_url(account),
         }

@@ -38,6 +38,15 @@ class Body(BaseModel):
 B = TypeVar("B", bound=Body)
 
 
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457): `detail` says what to correct, `reason` is one of docs/contracts/promotions.md."""
+
+    type: str
+    status: int
+    detail: str
+    reason: str | None = None
+
+
 class Problem(Exception):
     """An answer that is an error: its status, and what to correct."""
 
@@ -75,11 +84,15 @@ def body(req: func.HttpRequest, model: type[B]) -> B:
     try:
         return model.model_validate_json(raw.strip() or b"{}")
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, mistake['loc'])) or 'body'}: {mistake['msg']}"
-            for mistake in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise Problem(400, found) from error
+        raise Problem(400, mistakes(error, "body")) from error
+
+
+def mistakes(error: ValidationError, where: str) -> str:
+    """The first few mistakes, each with its place in the body or query."""
+    return "; ".join(
+        f"{'.'.join(map(str, mistake['loc'])) or where}: {mistake['msg']}"
+        for mistake in error.errors(include_url=False, include_input=False)[:5]
+    )
 
 
 def caller(req: func.HttpRequest, *, platform_authentication: bool) -> Caller:

@@ -1,22 +1,28 @@
-"""Event Grid trigger: what happened in a source workspace."""
+"""Event Grid trigger: what happened in a source workspace, and what was written in the resource group around it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import azure.functions as func
 
+from core.events import is_resource_write
 from core.intake import Intake
+from core.reconcile import Reconciler
 
 
-def blueprint(intake: Callable[[], Intake]) -> func.Blueprint:
-    """`intake` is asked for at the first event: a host that only runs the worker never builds it."""
+def blueprint(intake: Callable[[], Intake], reconciler: Callable[[], Reconciler]) -> func.Blueprint:
+    """Both are asked for at the first event: a host that only runs the worker never builds them."""
     bp = func.Blueprint()  # type: ignore[no-untyped-call] # azure-functions leaves it bare
 
     @bp.function_name("intake")
     @bp.event_grid_trigger(arg_name="event")
     def receive(event: func.EventGridEvent) -> None:
         """Returning accepts the event. Raising (only for what may succeed later) makes Event Grid deliver it again."""
-        intake().receive(_envelope(event))
+        envelope = _envelope(event)
+        if is_resource_write(envelope):
+            reconciler().hint(envelope)
+        else:
+            intake().receive(envelope)
 
     return bp
 

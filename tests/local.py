@@ -15,7 +15,7 @@ from emulator.control_client import ControlClient
 from emulator.launch import client_environment, launched
 
 REPOSITORY = Path(__file__).parent.parent
-FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back"})
+FINAL = frozenset({"succeeded", "refused", "superseded", "cancelled", "rolled_back", "retired"})
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 T = TypeVar("T")
 
@@ -39,6 +39,17 @@ class LocalAzure:
     def api(self, path: str, **headers: str) -> Any:
         """GET from the function app's HTTP API."""
         return json.loads(self.api_bytes(path, **headers))
+
+    def order(self, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Any:
+        """POST to the function app's HTTP API; the answer, whatever its status, with that as `status_code`."""
+        url = f"{self.endpoints['functions_url']}/api/{path}"
+        sent = {"x-functions-key": self.endpoints["function_key"], "Content-Type": "application/json", **headers}
+        request = urllib.request.Request(url, json.dumps(body or {}).encode(), sent)
+        try:
+            with _DIRECT.open(request, timeout=60) as answer:
+                return {"status_code": answer.status} | json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return {"status_code": error.code} | json.loads(error.read() or b"{}")
 
     def api_bytes(self, path: str, **headers: str) -> bytes:
         """As `api`, for what is not JSON."""
@@ -85,6 +96,17 @@ class LocalAzure:
             return rows[0] if rows else None
 
         return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
+
+    def wait_for_state(
+        self, promotion_id: str, *states: str, attempt: int = 1, seconds: float = 90.0
+    ) -> dict[str, Any]:
+        """The promotion, once it is in one of these states at this attempt (or a later one)."""
+
+        def there() -> dict[str, Any] | None:
+            row = self.promotion(promotion_id)
+            return row if row and row["state"] in states and row["attempt"] >= attempt else None
+
+        return self.wait_for(there, what=f"{promotion_id} in {' or '.join(states)}", seconds=seconds)
 
     def target_files(self, target: str) -> Any:
         """The container behind the default datastore of a target, as the data scientist sees it."""

@@ -1,6 +1,6 @@
 """What the resources of Azure ML have in common: states, pages, and whole bodies that an update must bring back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -50,14 +50,18 @@ def deployments(arm: Arm, path: str, *, api_version: str | None = None) -> tuple
 
 def pages(arm: Arm, path: str, *, api_version: str | None = None) -> list[Mapping[str, Any]]:
     """All items of a list. `nextLink` is followed by its parameter, so that no answer leads our token elsewhere."""
-    items: list[Mapping[str, Any]] = []
+    return [item for page in each_page(arm, path, api_version=api_version) for item in page]
+
+
+def each_page(arm: Arm, path: str, *, api_version: str | None = None) -> Iterator[list[Mapping[str, Any]]]:
+    """As `pages`, one request at a time."""
     query: dict[str, str] = {}
     while True:
         page = arm.get(path, query, api_version=api_version)
-        items += page.get("value") or []
+        yield page.get("value") or []
         skip = parse_qs(urlsplit(page.get("nextLink") or "").query).get("$skip")
         if not skip:
-            return items
+            return
         query = {"$skip": skip[0]}
 
 

@@ -172,12 +172,15 @@ class Assets:
             self._refuse_other_content(kind, workspace, existing, properties)
             existing.properties |= properties
             existing.system_data.modify(call.caller, now)
+            if kind == "models":
+                await self._events.model_written(workspace.spec, existing.name, existing.version, call.caller.name)
             return web.json_response(self._as_json(kind, workspace, existing))
         number = max((each.number for each in container.versions.values()), default=0) + 1
         version = Version(container.name, call["version"], number, SystemData(call.caller, now), properties)
         container.versions[key] = version
         if kind == "models":
             await self._events.model_registered(workspace.spec, version.name, version.version, properties)
+            await self._events.model_written(workspace.spec, version.name, version.version, call.caller.name)
         return web.json_response(self._as_json(kind, workspace, version), status=201)
 
     def _complete(self, kind: str, workspace: Workspace, body: dict[str, Any]) -> dict[str, Any]:

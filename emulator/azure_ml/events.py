@@ -28,6 +28,22 @@ class Events:
         }
         await self._raise(spec, "ModelRegistered", f"models/{name}:{version}", data)
 
+    async def model_written(self, spec: WorkspaceSpec, name: str, version: str, caller: str) -> None:
+        """Raised by Resource Manager for each write, on the topic of the subscription around the workspace."""
+        uri = f"{spec.arm_id}/models/{name}/versions/{version}"
+        operation = f"{PROVIDER}/workspaces/models/versions/write"
+        data = {
+            "authorization": {"scope": uri, "action": operation},
+            "claims": {"name": caller},
+            "httpRequest": {"method": "PUT"},
+            "operationName": operation,
+            "resourceProvider": PROVIDER,
+            "resourceUri": uri,
+            "status": "Succeeded",
+            "subscriptionId": spec.subscription_id,
+        }
+        await self._send(subscription_id(spec.arm_id), "Microsoft.Resources.ResourceWriteSuccess", uri, data)
+
     async def run_completed(self, spec: WorkspaceSpec, run: dict[str, Any]) -> None:
         await self._raise(spec, "RunCompleted", self._run_subject(run), self._run_data(run))
 
@@ -52,13 +68,21 @@ class Events:
         }
 
     async def _raise(self, spec: WorkspaceSpec, kind: str, subject: str, data: dict[str, Any]) -> None:
+        await self._send(spec.arm_id, f"{PROVIDER}.{kind}", subject, data)
+
+    async def _send(self, topic: str, kind: str, subject: str, data: dict[str, Any]) -> None:
         event = {
             "id": str(uuid.uuid4()),
             "subject": subject,
-            "eventType": f"{PROVIDER}.{kind}",
+            "eventType": kind,
             "eventTime": iso(self._clock.now()),
             "data": data,
             "dataVersion": "",
             "metadataVersion": "1",
         }
-        await self._publish(spec.arm_id, event)
+        await self._publish(topic, event)
+
+
+def subscription_id(arm_id: str) -> str:
+    """The ARM id of the subscription in which a resource is."""
+    return "/".join(arm_id.split("/")[:3])

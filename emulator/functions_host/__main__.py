@@ -20,6 +20,7 @@ from emulator.functions_host.configuration import (
     ConfigurationError,
     HostConfiguration,
     Keys,
+    is_disabled,
     load_host_json,
     load_settings,
     worker_settings,
@@ -83,7 +84,8 @@ async def run(
     options: argparse.Namespace, keys: Keys, configuration: HostConfiguration, listening: socket.socket
 ) -> None:
     """Serve the app until SIGTERM or SIGINT. Raises what keeps it from starting."""
-    functions = await worker.index(options.app)
+    indexed = await worker.index(options.app)
+    functions = [function for function in indexed if not is_disabled(function.name, os.environ)]
     host = Host(configuration.function_timeout)
     listeners = listeners_for(host, functions, configuration)
     server = HttpServer(host, functions, keys, configuration.route_prefix)

@@ -70,6 +70,11 @@ def resolve_settings(value: Any, of_function: str) -> Any:
     return re.sub(r"%([^%]+)%", setting, value)
 
 
+def is_disabled(function: str, settings: Mapping[str, str]) -> bool:
+    """Whether `AzureWebJobs.NAME.Disabled` says that this function shall not run (How to disable functions in Azure)."""
+    return settings.get(f"AzureWebJobs.{function}.Disabled", "").lower() in ("true", "1")
+
+
 def seconds(time_span: str, setting: str) -> float:
     """The length of a .NET time span, `[d.]hh:mm[:ss[.f]]`."""
     if not (match := TIME_SPAN.match(time_span)):

@@ -2,6 +2,9 @@
 
 As Azure's host does: a path that no function takes is 404, and so is a method that its function does not take; a missing
 or wrong key is 401; an exception in a function is 500 without a body.
+
+`X-MS-CLIENT-PRINCIPAL` is handed on as it comes. App Service does so as well where its authentication is off, and takes it
+from nobody but itself where it is on: whoever calls the local host plays the part of App Service, and of who has signed in.
 """
 
 import asyncio

@@ -305,6 +305,11 @@ class TestStart:
         assert host.wait_for_exit() == 1
         assert "The 'tick' function is in error: '%MISSING%' does not resolve to a value." in host.text
 
+    def test_a_function_that_is_disabled_by_a_setting_does_not_run(self, start: Callable[..., HostProcess]) -> None:
+        ready = start(**{"AzureWebJobs.on_timer.Disabled": "true"}, SCHEDULE="* * * * * *").wait_until_ready()
+        assert "on_timer" not in ready["functions"]
+        assert "echo" in ready["functions"]
+
     def test_keys_of_the_settings_file_are_used(self, tmp_path: Path, start: Callable[..., HostProcess]) -> None:
         file = tmp_path / "keys.json"
         file.write_text(json.dumps({"A": "b", "Host": {"Keys": {"function": "f-key"}}}))

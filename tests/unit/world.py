@@ -142,6 +142,22 @@ class World:
                 written = before if do.effect is Effect.PAUSE_SCHEDULE else tags.schedule(command, wanted.batch_stage)
                 self.schedule = a_schedule(command, tags=written, enabled=not paused, provisioning=CHANGING)
                 return replace(seen, schedule=UNSEEN)
+            case Effect.CANCEL_TEST_JOB:
+                assert self.jobs[do.name] is JobStatus.RUNNING
+                self.jobs[do.name] = JobStatus.FAILED
+                return replace(seen, test_job=UNSEEN)
+            case Effect.DELETE_SCHEDULE:
+                assert self.schedule is not None
+                assert not self.schedule.enabled, "Azure ML deletes paused schedules only"
+                self.schedule = None
+                return replace(seen, schedule=UNSEEN)
+            case Effect.DELETE_ENDPOINT:
+                assert self.endpoint is not None
+                assert self.endpoint.provisioning not in (CHANGING, DELETING), "Azure answers 409"
+                assert all(tags.is_copy(each.tags) for each in self.deployments.values()), "not ours to delete"
+                assert command.goal == "retired" or not self.deployments, "its deployments would go with it"
+                self.endpoint = self.endpoint.model_copy(update={"provisioning": DELETING})
+                return unseen
             case Effect.CREATE_ENDPOINT:
                 assert self.endpoint is None
                 self.endpoint = an_endpoint(command, provisioning=CHANGING)

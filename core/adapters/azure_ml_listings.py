@@ -1,0 +1,80 @@
+"""Listings of source workspaces, and the status tags of their model versions. No `azure.ai.ml`: the timer must start fast."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+
+from core.adapters.arm import Arm
+from core.adapters.azure_ml_bodies import each_page
+from core.errors import Reason, Refusal, Transient
+from core.events import WorkspaceId
+from core.ports import ListedVersion
+
+# Two sessions may write tags of one version at once, and Azure ML has no ETags: whoever comes second reads again.
+TRIES = 4
+
+
+class AzureMLListings:
+    """`core.ports.Listings` and `core.status_tags.TagWriter` for Azure ML. A listing object is for one thread."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+        self._arms: dict[str, Arm] = {}
+        self.requests = 0
+
+    def model_names(self, workspace: WorkspaceId) -> tuple[str, ...]:
+        return tuple(sorted(item["name"] for item in self._items(workspace, "/models")))
+
+    def versions(self, workspace: WorkspaceId, name: str) -> tuple[ListedVersion, ...]:
+        try:
+            return tuple(_listed(name, item) for item in self._items(workspace, f"/models/{name}/versions"))
+        except Refusal as refusal:
+            if refusal.reason is Reason.TARGET_NOT_FOUND:
+                return ()
+            raise
+
+    def _items(self, workspace: WorkspaceId, path: str) -> list[Mapping[str, Any]]:
+        items: list[Mapping[str, Any]] = []
+        for page in each_page(self._arm(workspace), path):
+            self.requests += 1
+            items += page
+        return items
+
+    def set_tag(self, workspace: WorkspaceId, name: str, version: str, key: str, value: str) -> None:
+        """A whole-body PUT of what was read right before, and read again right after: it must have stayed."""
+        path = f"/models/{name}/versions/{version}"
+        for _ in range(TRIES):
+            body = self._arm(workspace).find(path)
+            if body is None:
+                return
+            properties = {each: what for each, what in body["properties"].items() if each != "provisioningState"}
+            tags: Mapping[str, str] = properties.get("tags") or {}
+            if tags.get(key) == value:
+                return
+            self._arm(workspace).put(path, {"properties": properties | {"tags": {**tags, key: value}}})
+        raise Transient(f"somebody else keeps changing the tags of {name}:{version}")
+
+    def _arm(self, workspace: WorkspaceId) -> Arm:
+        if workspace.key not in self._arms:
+            self._arms[workspace.key] = Arm(self._credential, workspace)
+        return self._arms[workspace.key]
+
+
+def _listed(name: str, item: Mapping[str, Any]) -> ListedVersion:
+    data = item.get("systemData") or {}
+    created = _time(data.get("createdAt"))
+    return ListedVersion(
+        name=name,
+        version=str(item["name"]),
+        tags={key: str(value) for key, value in (item["properties"].get("tags") or {}).items() if value is not None},
+        created_at=created,
+        modified_at=_time(data.get("lastModifiedAt") or data.get("createdAt")),
+        modified_by=data.get("lastModifiedBy") or data.get("createdBy") or "unknown",
+    )
+
+
+def _time(text: str | None) -> datetime:
+    parsed = datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

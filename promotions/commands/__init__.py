@@ -1,0 +1,1 @@
+"""The commands, by subject. Each asks one route of the HTTP API."""
