@@ -17,7 +17,7 @@ from core.commands import MESSAGE_LIMIT, EndpointCommand, Order, PromoteModel, V
 from core.errors import Reason
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.origin import OVERRIDE_TAG
-from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring
+from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWorkspace
 from core.policy_file import parse
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
 from core.stages import BatchStage, RealtimeStage
@@ -221,6 +221,7 @@ class Triggers(CronTrigger, RecurrenceTrigger):
     ("heading", "model", "prefix"),
     [
         ("The file", Policy, ""),
+        ("A source", SourceWorkspace, ""),
         ("A rule", Rule, ""),
         ("A rule", Match, "match."),
         ("A scoring script", Scoring, ""),
