@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from core import tags
+from core import asks, tags
 from core.adapters import ledger_storage
 from core.commands import MESSAGE_LIMIT, EndpointCommand, Order, PromoteModel, Verb, decode
 from core.errors import Reason
@@ -183,7 +183,7 @@ def test_every_tag_is_described() -> None:
     named = {value for name, value in vars(tags).items() if name.isupper() and isinstance(value, str)}
     written = named - {tags.ENABLED, tags.PAUSED}
     assert set(names(section("tags.md", "Written in targets"))) == written
-    assert names(section("tags.md", "Read in sources")) == [OVERRIDE_TAG]
+    assert names(section("tags.md", "Read in sources")) == [OVERRIDE_TAG, asks.PROMOTE_TO, asks.PROMOTE_AS]
 
 
 @pytest.mark.parametrize(
