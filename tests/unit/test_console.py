@@ -12,7 +12,7 @@ from core.ledger import Decision, EventOutcome, EventRecord, State
 from core.reconcile import BackfillRow
 from promotions.app import app, main
 from promotions.commands import arguments, insight
-from promotions.exits import FINAL
+from promotions.exits import FINAL, Exit
 from tests.unit.builders import NOON
 from tests.unit.console_runs import Console
 from tests.unit.console_service import (
@@ -680,3 +680,11 @@ def test_the_states_are_those_of_the_service() -> None:
     assert {state.value for state in arguments.State} == {state.value for state in State}
     assert {state.value for state in State if state.is_final} == FINAL
     assert {outcome.value for outcome in insight.EventOutcome} == {outcome.value for outcome in EventOutcome}
+
+
+def test_the_documentation_has_every_command_and_exit_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "console.md").read_text()
+
+    missing = [name for name in {" ".join(case[0][:1]) for case in ROUTES} if f"`{name}" not in text]
+    assert missing == []
+    assert [code for code in Exit if f"| {code} |" not in text] == []
