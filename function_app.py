@@ -16,13 +16,16 @@ from azure.core.credentials import TokenCredential
 from core import policy_file, settings
 from core.approvals import Approvals
 from core.events import WorkspaceId
+from core.explain import Explainer
 from core.intake import Intake
 from core.orders import Orders
+from core.plan import Planner
 from core.ports import CommandQueue, Target
 from core.promotion import Promoter
 from core.reconcile import Reconciler
+from core.replay import Replay
 from core.status_tags import StatusTags
-from functions import intake, openapi, operations, reconcile, worker
+from functions import failed, insight, intake, openapi, operations, reconcile, worker
 
 if TYPE_CHECKING:
     from core.adapters.archive_storage import StorageArchive
@@ -123,6 +126,26 @@ def _reconciler() -> Reconciler:
 
 
 @cache
+def _planner() -> Planner:
+    return Planner(ledger=_ledger(), target_for=_targets())
+
+
+@cache
+def _explainer() -> Explainer:
+    from core.adapters.azure_ml_source import AzureMLSource
+
+    return Explainer(policy=POLICY.policy, ledger=_ledger(), source=lambda: AzureMLSource(_credential()))
+
+
+@cache
+def _replay() -> Replay:
+    from core.adapters.dead_letters import ServiceBusDeadLetters
+
+    letters = ServiceBusDeadLetters(SETTINGS.service_bus, SETTINGS.queue, _credential())
+    return Replay(ledger=_ledger(), letters=letters, orders=_orders(), now=_now)
+
+
+@cache
 def _orders() -> Orders:
     return Orders(policy=POLICY.policy, ledger=_ledger(), queue=_queue(), now=_now)
 
@@ -135,6 +158,10 @@ def _approvals() -> Approvals:
 # Modules of HTTP functions: each is registered, and documented in /api/openapi.json.
 SIGN_IN = SETTINGS.platform_authentication
 API = [operations.routes(_ledger, _archive, _intake, _orders, _approvals, platform_authentication=SIGN_IN)]
+API.append(
+    insight.routes(_ledger, _intake, _explainer, _planner, policy=POLICY.policy, platform_authentication=SIGN_IN)
+)
+API.append(failed.routes(_replay, platform_authentication=SIGN_IN))
 API.append(reconcile.routes(_reconciler, platform_authentication=SIGN_IN))
 API.append(openapi.routes(API))
 

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     PERMISSION_MISSING = "permission_missing"
     TARGET_NOT_FOUND = "target_not_found"
     REQUEST_REJECTED = "request_rejected"
+    DEAD_LETTERED = "dead_lettered"
     SUPERSEDED = "superseded"
     # People
     APPROVAL_WANTED = "approval_wanted"

@@ -5,7 +5,9 @@ Only what may succeed later raises (Transient), so that Event Grid delivers it a
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +37,32 @@ class _Ignored(Exception):
         super().__init__(why)
         self.reason = reason
         self.verdicts = verdicts
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A promotion that is asked for, with what it was decided from."""
+
+    command: PromoteModel
+    packaged: Packaged
+    rule: Rule
+    model: SourceModel
+    evidence: str
+    verdicts: tuple[rules.Verdict, ...]
+
+
+@contextmanager
+def _as_refusal() -> Iterator[None]:
+    """What an event may be ignored for is a refusal to whoever asks for it."""
+    try:
+        yield
+    except _Ignored as ignored:
+        is_about_rules = ignored.reason is Reason.NO_RULE_MATCHES
+        raise Refusal(
+            Reason.NOT_ALLOWED if is_about_rules else ignored.reason,
+            "; ".join((str(ignored), *ignored.verdicts)),
+            remedy="Ask for what a rule allows, or correct the policy." if is_about_rules else "Ask for another one.",
+        ) from ignored
 
 
 class Intake:
@@ -141,6 +169,11 @@ class Intake:
         says otherwise is noticed. A promotion under way is the answer; one that has ended is asked for anew, with what
         the source and the policy say now. The same order twice is one order. Raises Refusal for what is not promoted.
         """
+        with _as_refusal():
+            workspace = self._source_named(source_name)
+            return self._promote(workspace, source_name, model, version, Trigger.REQUESTED, order, rule)
+
+    def _source_named(self, source_name: str) -> WorkspaceId:
         workspace = self._policy.sources.get(source_name)
         if workspace is None:
             raise Refusal(
@@ -148,17 +181,14 @@ class Intake:
                 f"{source_name!r} is none of the policy's sources: {', '.join(self._policy.sources)}",
                 remedy="Ask with one of those names.",
             )
-        try:
-            return self._promote(workspace.id, source_name, model, version, Trigger.REQUESTED, order, rule)
-        except _Ignored as ignored:
-            is_about_rules = ignored.reason is Reason.NO_RULE_MATCHES
-            raise Refusal(
-                Reason.NOT_ALLOWED if is_about_rules else ignored.reason,
-                "; ".join((str(ignored), *ignored.verdicts)),
-                remedy="Ask for what a rule allows, or correct the policy."
-                if is_about_rules
-                else "Ask for another one.",
-            ) from ignored
+        return workspace.id
+
+    def planned(self, source_name: str, model: str, version: str, rule: str | None, by: str) -> Decided:
+        """What `request` would ask for now. Writes nothing; raises Refusal as that does."""
+        order = Order(id="plan", verb=Verb.PROMOTE, by=by, at=self._now())
+        with _as_refusal():
+            workspace = self._source_named(source_name)
+            return self._decide(workspace, source_name, model, version, Trigger.REQUESTED, order, rule)
 
     def _model_registered(self, fact: ModelRegistered, source_name: str) -> Promotion:
         return self._promote(fact.source, source_name, fact.model, fact.version, Trigger.MODEL_REGISTERED)
@@ -174,6 +204,24 @@ class Intake:
         expected: str | None = None,
         policy: Policy | None = None,
     ) -> Promotion:
+        decided = self._decide(source, source_name, name, version, trigger, order, expected, policy)
+        promotion = self._open(decided)
+        if trigger is Trigger.MODEL_REGISTERED:
+            self._note_ask(decided)
+        return promotion
+
+    def _decide(
+        self,
+        source: WorkspaceId,
+        source_name: str,
+        name: str,
+        version: str,
+        trigger: Trigger,
+        order: Order | None = None,
+        expected: str | None = None,
+        policy: Policy | None = None,
+    ) -> Decided:
+        """What is asked for, from what the source shows and the policy says. Nothing is written yet."""
         policy = policy or self._policy
         if not rules.could_concern(policy, source_name, name, trigger):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"no rule is about models named {name!r} of {source_name}")
@@ -194,16 +242,15 @@ class Intake:
         if expected not in (None, rule.name):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"rule {expected!r} is not the one that decides", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        promotion = self._request(source, source_name, model, origin, packaged, rule, trigger, order)
-        if trigger is Trigger.MODEL_REGISTERED:
-            self._note_ask(source, model, rule)
-        return promotion
+        command = self._command(source, source_name, model, origin, packaged, rule, trigger, order)
+        return Decided(command, packaged, rule, model, str(origin), verdicts)
 
-    def _note_ask(self, source: WorkspaceId, model: SourceModel, rule: Rule) -> None:
+    def _note_ask(self, decided: Decided) -> None:
         """A tag that the promotion of the registration fulfils has been heard: the timer must not take it for a new ask."""
+        model = decided.model
         text = asks.text_of(model.tags)
-        kind = asks.memo_kind(source, model.name)
-        if asks.is_fulfilled(text, rule) and self._ledger.memo(kind, model.version) is None:
+        kind = asks.memo_kind(decided.command.source, model.name)
+        if asks.is_fulfilled(text, decided.rule) and self._ledger.memo(kind, model.version) is None:
             self._ledger.save_memo(Memo(kind=kind, key=model.version, value={"text": text, "number": 0}))
 
     @staticmethod
@@ -232,7 +279,7 @@ class Intake:
             is_packed_graph=origin.is_packed_graph,
         )
 
-    def _request(
+    def _command(
         self,
         source: WorkspaceId,
         source_name: str,
@@ -242,8 +289,7 @@ class Intake:
         rule: Rule,
         trigger: Trigger,
         order: Order | None,
-    ) -> Promotion:
-        """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
+    ) -> PromoteModel:
         assert origin.origin is not None  # noqa: S101 - refused before
         manifest, how = packaged.manifest, packaged.recipe
         path = path_id(source, model.name, model.version, rule.name)
@@ -273,9 +319,15 @@ class Intake:
                 f"rule {rule.name!r} is too large for a message ({len(command.encode())} bytes)",
                 remedy="Shorten the rule: fewer stages, or less in `environment_variables`.",
             )
+        return command
+
+    def _open(self, decided: Decided) -> Promotion:
+        """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
+        manifest, how = decided.packaged.manifest, decided.packaged.recipe
+        command, order = decided.command, decided.command.order
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
-        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=str(origin)))
+        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=decided.evidence))
         if order is not None and self._is_new(row, order):
             command = command.model_copy(update={"attempt": row.attempt + 1})
             row = self._ledger.save(row.again(command, now=self._now()))

@@ -6,6 +6,7 @@ out is made up for by whoever repeats the order: row, audit, message; a word to 
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -343,7 +344,7 @@ class Orders:
 
 def order_id(caller: Caller, idempotency_key: str, *what: str) -> str:
     """The id of an order that the caller names by a key of its own: the same key for the same thing is the same order."""
-    return hashlib.sha256("\n".join((caller.name, idempotency_key, *what)).encode()).hexdigest()[:40]
+    return hashlib.sha256(json.dumps((caller.name, idempotency_key, *what)).encode()).hexdigest()[:40]
 
 
 def row_of(ledger: Ledger, promotion: str) -> Promotion:

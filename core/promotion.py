@@ -110,6 +110,7 @@ class Promoter:
             row = self._ledger.promotion(command.promotion_id)
             if row is not None and not _is_stale(command, row):
                 changes = {"why": why, "remedy": remedy, "due": None, "updated_at": self._now()}
+                changes |= {"reason": Reason.DEAD_LETTERED}
                 self._ledger.save(row.model_copy(update=changes))
         except Exception:  # whatever it is, the message must still be raised for what is wrong with it
             log.exception("could not write down why promotion %s gave up", command.promotion_id)
@@ -132,6 +133,9 @@ class Promoter:
     def _follow(self, word: EndpointCommand) -> tuple[PromoteModel, ...]:
         """Write down what was asked; the promotions that go on at once because of it."""
         order = word.order
+        if word.hop and self._is_overtaken(word):
+            log.info("%s of %s is no longer wanted: a newer word came before it", order.verb, word.endpoint)
+            return ()
         match order.verb:
             case Verb.HOLD:
                 self._ledger.set_hold(
@@ -155,6 +159,13 @@ class Promoter:
                 return (command.model_copy(update={"cancel": order}) if order.verb is Verb.CANCEL else command,)
             case _:
                 raise ValueError(f"{order.verb} is no word to an endpoint")
+
+    def _is_overtaken(self, word: EndpointCommand) -> bool:
+        """Whether a hold or release that was sent again after a fault has been followed by a newer one meanwhile."""
+        holds = (Verb.HOLD, Verb.RELEASE)
+        if word.order.verb not in holds:
+            return False
+        return any(found.action in holds and found.at > word.order.at for found in self._ledger.trail(word.session_id))
 
     def _woken(self, promotion_id: str) -> PromoteModel | None:
         """The next hop of a promotion, ahead of its time: the message that is due becomes a stale one."""

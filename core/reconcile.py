@@ -357,8 +357,8 @@ class Reconciler:
         woken = 0
         for state in _OPEN:
             for row in self._ledger.promotions(state=state, limit=ROWS):
-                if (row.due or row.updated_at) > now - OVERDUE:
-                    continue
+                if (row.due or row.updated_at) > now - OVERDUE or row.reason is Reason.DEAD_LETTERED:
+                    continue  # a dead letter waits for somebody to correct its cause
                 order_id = f"overdue-{hashlib.sha256(row.id.encode()).hexdigest()[:32]}-{row.attempt}-{row.hop}"
                 try:
                     self._orders.wake(row.id, TIMER, order_id=order_id)

@@ -50,7 +50,13 @@ def routes(reconciler: Callable[[], Reconciler], *, platform_authentication: boo
     def show_reconcile(req: Request[Nothing]) -> Ticks:
         return Ticks(ticks=reconciler().ticks())
 
-    @api.post("backfill", "Promote what was registered before a rule was there.", takes=Backfill, answers=Backfilled)
+    @api.post(
+        "backfill",
+        "Promote what was registered before a rule was there.",
+        takes=Backfill,
+        answers=Backfilled,
+        status=200,
+    )
     def backfill(req: Request[Backfill]) -> Backfilled:
         asked = req.given
         found = reconciler().backfill(asked.rule, dry_run=asked.dry_run, limit=asked.limit)

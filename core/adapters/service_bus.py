@@ -28,16 +28,7 @@ class ServiceBusCommandQueue:
 
     def send(self, command: Command, *, not_before: datetime | None = None) -> None:
         """Send in the endpoint's session, under the hop's own message id; Transient if the queue did not take it."""
-        message = ServiceBusMessage(
-            command.encode(),
-            session_id=command.session_id,
-            message_id=command.message_id,
-            correlation_id=command.promotion_id or command.endpoint,
-            subject=command.kind,
-            content_type="application/json",
-            scheduled_enqueue_time_utc=not_before,
-            application_properties=_properties(command),
-        )
+        message = message_of(command, not_before=not_before)
         with self._lock:
             try:
                 self._connected().send_messages(message, timeout=SEND_SECONDS)
@@ -47,13 +38,29 @@ class ServiceBusCommandQueue:
 
     def _connected(self) -> ServiceBusSender:
         if self._sender is None:
-            options: dict[str, Any] = {"retry_total": 1, "retry_backoff_factor": 0.5}
-            if self._connection.connection_string:
-                client = ServiceBusClient.from_connection_string(self._connection.connection_string, **options)
-            else:
-                client = ServiceBusClient(self._connection.namespace or "", self._credential, **options)
-            self._sender = client.get_queue_sender(self._queue)
+            self._sender = client(self._connection, self._credential).get_queue_sender(self._queue)
         return self._sender
+
+
+def client(connection: ServiceBusConnection, credential: TokenCredential) -> ServiceBusClient:
+    """One retry at most inside a client: what takes longer is ours to try again."""
+    options: dict[str, Any] = {"retry_total": 1, "retry_backoff_factor": 0.5}
+    if connection.connection_string:
+        return ServiceBusClient.from_connection_string(connection.connection_string, **options)
+    return ServiceBusClient(connection.namespace or "", credential, **options)
+
+
+def message_of(command: Command, *, not_before: datetime | None = None) -> ServiceBusMessage:
+    return ServiceBusMessage(
+        command.encode(),
+        session_id=command.session_id,
+        message_id=command.message_id,
+        correlation_id=command.promotion_id or command.endpoint,
+        subject=command.kind,
+        content_type="application/json",
+        scheduled_enqueue_time_utc=not_before,
+        application_properties=_properties(command),
+    )
 
 
 def _properties(command: Command) -> dict[str | bytes, int | float | bytes | bool | str | uuid.UUID]:

@@ -15,16 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pytest
 from azure.identity import ManagedIdentityCredential
 from jsonschema import Draft202012Validator
 
 from core.adapters.ledger_storage import StorageLedger
-from core.commands import PromoteModel
+from core.commands import EndpointCommand, PromoteModel, decode
 from core.ledger import LIVE, AuditRecord, Promotion, State
 from emulator.functions_host.routes import Route
 from tests.functions.host.process import HostProcess
-from tests.local import REPOSITORY, LocalAzure, started
+from tests.local import REPOSITORY, LocalAzure
 from tests.unit.builders import a_command
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -36,6 +35,15 @@ def signed_in(name: str, *roles: str) -> dict[str, str]:
     claims += [{"typ": "roles", "val": role} for role in roles]
     principal = {"auth_typ": "aad", "claims": claims, "name_typ": "name", "role_typ": "roles"}
     return {"X-MS-CLIENT-PRINCIPAL": base64.b64encode(json.dumps(principal).encode()).decode()}
+
+
+ADA = signed_in("Ada", "Promotion.Approver")
+BOB = signed_in("Bob", "Promotion.Approver")
+PLACE = "endpoints/prod/realtime"
+
+
+def shown(row: Promotion, **more: str) -> dict[str, Any]:
+    return {"manifest_digest": row.manifest_digest, "recipe_digest": row.recipe_digest, **more}
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,13 @@ class Api:
                 )
             )
 
+    def live_versions(self, *states: State) -> list[Promotion]:
+        """Versions of one model that were live one after the other, in the state that each is in now."""
+        model = f"m{uuid.uuid4().hex[:10]}"
+        rows = [self.promotion(state, model=model, version=str(number)) for number, state in enumerate(states)]
+        self.live(*rows)
+        return rows
+
     def now(self, promotion_id: str) -> Promotion:
         row = self.ledger.promotion(promotion_id)
         assert row is not None
@@ -153,9 +168,17 @@ class Api:
 
     def sent(self, row: Promotion) -> list[str]:
         """The ids of the messages in the session of its endpoint."""
+        return [each["message_id"] for each in self._messages(row)]
+
+    def words(self, row: Promotion) -> list[EndpointCommand]:
+        """The words in that session."""
+        found = [decode(each["body"].encode()) for each in self._messages(row)]
+        return [each for each in found if isinstance(each, EndpointCommand)]
+
+    def _messages(self, row: Promotion) -> list[dict[str, Any]]:
         path = f"/service-bus/queues/{self.azure.endpoints['queue']}/messages"
         found = self.azure.control.get(path)["messages"]
-        return [each["message_id"] for each in found if each["session_id"] == row.session_id]
+        return [each for each in found if each["session_id"] == row.session_id]
 
     def command(self, row: Promotion) -> PromoteModel:
         return PromoteModel.model_validate_json(str(self.now(row.id).command))
@@ -185,14 +208,3 @@ def running(azure: LocalAzure, directory: Path, **more: str) -> Iterator[Api]:
         yield Api(azure, ready["url"], ready["keys"]["function"])
     finally:
         host.kill()
-
-
-@contextlib.contextmanager
-def local_azure(directory: Path) -> Iterator[LocalAzure]:
-    """A local Azure without an app; this process is pointed at it."""
-    with started(directory) as azure, pytest.MonkeyPatch.context() as environment:
-        for name in ("CURL_CA_BUNDLE", "HTTP_PROXY", "http_proxy", "https_proxy"):
-            environment.delenv(name, raising=False)
-        for name, value in azure.client_environment.items():
-            environment.setenv(name, value)
-        yield azure
