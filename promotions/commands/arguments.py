@@ -17,6 +17,10 @@ Source = Annotated[
         "--source", envvar="PROMOTIONS_SOURCE", help="The source workspace, by its name in the policy, such as dev."
     ),
 ]
+MaybeSource = Annotated[
+    str | None,
+    typer.Option("--source", envvar="PROMOTIONS_SOURCE", help="The source workspace, if the policy has more than one."),
+]
 Rule = Annotated[
     str | None, typer.Option("--rule", help="The policy's rule that is expected to decide: another one is an error.")
 ]
