@@ -114,6 +114,14 @@ def test_a_person_asks_for_a_promotion(local_azure: LocalAzure, console: Console
     row = json.loads(asked.out.splitlines()[-1])
     assert (row["state"], row["attempt"], row["order"]["reason"]) == ("succeeded", 2, "pilot")
 
+    name = f"console-asked:{version}"
+    planned = console("plan", "--promotion", row["id"])
+    assert (planned.code, "nothing to do" in planned.out) == (0, True), planned.out
+    not_there = console("plan", "console-asked:77", "--source", "dev")
+    assert (not_there.code, not_there.err.startswith("error: ")) == (1, True)
+    explained = console("explain", name)
+    assert (explained.code, row["id"] in explained.out, "tagged-for-prod" in explained.out) == (0, True, True)
+
     unknown = console("promote", "console-asked:77", "--source", "dev")
     assert (unknown.code, unknown.err.startswith("error: ")) == (1, True)
     elsewhere = console("promote", f"console-asked:{version}", "--source", "nowhere")
@@ -146,6 +154,25 @@ def test_an_approval_needs_a_sign_in(
     assert (row["manifest_digest"] in given.out, row["approvals"][0]["comment"]) == (True, "fine")
     assert console("show", promotion, "--watch").code == 0
     assert ask(local_azure, local_azure.api(f"promotions/{promotion}"), saved.request) == saved.expected
+
+
+def test_a_policy_is_checked_before_it_is_rolled_out(console: Console, tmp_path: Path) -> None:
+    good = REPOSITORY / "tests" / "promotion.yaml"
+    bad = tmp_path / "promotion.yaml"
+    bad.write_text(good.read_text().replace("auth_mode: aad_token", "auth_mood: aad_token"))
+    line = next(number for number, text in enumerate(bad.read_text().splitlines(), 1) if "auth_mood" in text)
+
+    assert console("policy", "check", str(good)).code == 0
+    checked = console("policy", "check", str(bad))
+    assert (checked.code, checked.out.startswith(f"{bad}:{line}: rules.")) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["audit", "reconcile", "failed list --group", "dead-letters list", "events"])
+def test_what_operators_look_at_is_there(console: Console, command: str) -> None:
+    ran = console(*command.split())
+    as_json = console(*command.split(), "--json")
+
+    assert (ran.code, as_json.code, isinstance(as_json.json, dict)) == (0, 0, True), ran.err
 
 
 def test_a_wrong_key_and_a_wrong_id_are_told(local_azure: LocalAzure, console: Console) -> None:
