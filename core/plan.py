@@ -6,7 +6,7 @@ replaced by what they would leave behind (`simulated`), which takes them to go w
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,17 +71,18 @@ class Ending(_Value):
 class Plan(Ending):
     """`outcome` is what it comes to; where that is an approval or a hold, `steps` go on behind it, and `then` is their end.
 
-    `about` says which promotion this is a plan of. `target` and `endpoint` are not known of what is refused before.
+    `about` says which promotion this is a plan of. A claim alone says who was last, and changes nothing else of the target:
+    it is nothing to do.
     """
 
-    changes: bool = Field(False, description="Whether anything would be done to the target.")
+    changes: bool = Field(description="Whether anything would be done to the target.")
     about: str
+    promotion_id: str
     model: str
     version: str
-    promotion_id: str | None = None
-    target: str | None = None
-    serve: str | None = None
-    endpoint: str | None = None
+    target: str
+    serve: str
+    endpoint: str
     steps: tuple[PlannedStep, ...] = ()
     differences: tuple[Difference, ...] = ()
     then: Ending | None = None
@@ -89,8 +90,8 @@ class Plan(Ending):
 
     def text(self) -> str:
         """For people, a line each."""
-        place = f" on {self.serve} endpoint {self.endpoint} of {self.target}" if self.endpoint else ""
-        lines = [f"{self.model}:{self.version}{place}: {_told(self)}", f"  This is {self.about}."]
+        place = f"{self.serve} endpoint {self.endpoint} of {self.target}"
+        lines = [f"{self.model}:{self.version} on {place}: {_told(self)}", f"  This is {self.about}."]
         lines += [f"  What to do: {self.remedy}"] if self.remedy else []
         lines += ["Steps:"] if self.steps else []
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
@@ -104,29 +105,40 @@ def _told(ending: Ending) -> str:
     return ending.outcome.replace("_", " ") + (f" ({ending.why})" if ending.why else "")
 
 
-def plan(target: Target, wanted: Wanted, *, about: str = "what would be done now") -> Plan:
+def plan(target: Target, wanted: Wanted, *, about: str) -> Plan:
     """What would be done for this command in this target. Raises as the looks of `Target` do."""
     command = wanted.command
     walk = _Walk(target, wanted)
     outcomes = walk.to_the_end()
     first, last = _ending(outcomes[0], walk), _ending(outcomes[-1], walk)
     following = command.stages[command.stage_number + 1 :] if isinstance(outcomes[-1], Done) else ()
-    return Plan(
-        **first.model_dump(),
-        changes=walk.has_effects,
-        about=about,
-        model=command.model,
-        version=command.version,
-        promotion_id=command.promotion_id,
-        target=command.stage.target,
-        serve=command.stage.serve,
-        endpoint=command.endpoint,
-        steps=tuple(walk.steps),
-        differences=tuple(_differences(wanted, walk.before, walk.seen)),
+    return _of(
+        command,
+        about,
+        first,
+        changes=walk.changes,
+        steps=tuple(walk.steps) if walk.changes else (),
+        differences=tuple(_differences(wanted, walk.before, walk.seen)) if walk.changes else (),
         then=last if len(outcomes) > 1 else None,
         later=tuple(
             f"{stage.serve} endpoint {stage.endpoint_for(command.model)} of {stage.target}" for stage in following
         ),
+    )
+
+
+def _of(command: PromoteModel, about: str, ending: Ending, *, changes: bool = False, **more: Any) -> Plan:
+    stage = command.stage
+    return Plan(
+        **ending.model_dump(),
+        changes=changes,
+        about=about,
+        promotion_id=command.promotion_id,
+        model=command.model,
+        version=command.version,
+        target=stage.target,
+        serve=stage.serve,
+        endpoint=command.endpoint,
+        **more,
     )
 
 
@@ -137,7 +149,7 @@ class _Walk:
     target: Target
     wanted: Wanted
     steps: list[PlannedStep] = field(default_factory=list)
-    has_effects: bool = False
+    changes: bool = False
     before: Seen = field(default_factory=Seen)
     seen: Seen = field(default_factory=Seen)
 
@@ -171,7 +183,7 @@ class _Walk:
 
     def _do(self, do: Do) -> None:
         self.steps.append(PlannedStep(step=do.effect.value, detail=_detail(self.wanted, do)))
-        self.has_effects = True
+        self.changes |= do.effect is not Effect.CLAIM_ENDPOINT
         self.seen = simulate(self.wanted, self.seen, do)
 
 
@@ -195,9 +207,7 @@ def _opened(wanted: Wanted, reason: Reason) -> Wanted:
 def _ending(outcome: Outcome, walk: _Walk) -> Ending:
     match outcome:
         case Done():
-            return (
-                Ending(outcome="done") if walk.has_effects else Ending(outcome="nothing_to_do", why="it is as wanted")
-            )
+            return Ending(outcome="done") if walk.changes else Ending(outcome="nothing_to_do", why="it is as wanted")
         case Waiting():
             return Ending(outcome="waiting", why=outcome.why)
         case Parked():
@@ -309,17 +319,13 @@ class Planner:
         again = renewed(due).model_copy(update={"attempt": row.attempt + 1, "goal": due.goal})
         return self._planned(again, f"a retry of promotion {row.id}, which is {row.state}")
 
-    def asked(self, decide: Callable[[], Decided], *, model: str, version: str) -> Plan:
-        """What would follow if somebody asked for a promotion now: `decide` is intake's decision about that."""
-        about = "a promotion that somebody asks for now"
-        try:
-            decided = decide()
-        except Refusal as refusal:
-            return Plan(**_refused(refusal).model_dump(), about=about, model=model, version=version)
+    def asked(self, decided: Decided) -> Plan:
+        """What would follow if somebody asked for a promotion now, as intake has decided about it."""
         command = decided.command
         row = self._ledger.promotion(command.promotion_id)
         if row is not None and not row.state.is_final:
             return self.of(row)
+        about = "a promotion that somebody asks for now"
         if row is not None:
             command = command.model_copy(update={"attempt": row.attempt + 1})
             about = f"a new attempt of promotion {row.id}, which is {row.state}, that somebody asks for now"
@@ -339,23 +345,10 @@ class Planner:
         )
         try:
             if gone := stage_before_is_gone(self._ledger, command):
-                return self._ended(command, about, _refused(gone))
+                return _of(command, about, _refused(gone))
             return plan(self._target_for(command.target), wanted, about=about)
         except Refusal as refusal:
-            return self._ended(command, about, _refused(refusal))
+            return _of(command, about, _refused(refusal))
         except Blocked as blocked:
             why = Ending(outcome="parked", why=str(blocked), reason=blocked.reason, remedy=blocked.remedy)
-            return self._ended(command, about, why)
-
-    @staticmethod
-    def _ended(command: PromoteModel, about: str, ending: Ending) -> Plan:
-        return Plan(
-            **ending.model_dump(),
-            about=about,
-            model=command.model,
-            version=command.version,
-            promotion_id=command.promotion_id,
-            target=command.stage.target,
-            serve=command.stage.serve,
-            endpoint=command.endpoint,
-        )
+            return _of(command, about, why)

@@ -90,12 +90,8 @@ def routes(
     @api.post("plan", "What a promotion would do now. Writes nothing.", takes=Planned, answers=Plan, status=200)
     def plan(req: Request[Planned]) -> Plan | func.HttpResponse:
         given = req.given
-        source, who = source_of(given), req.caller.name
-        found = planner().asked(
-            lambda: intake().planned(source, given.model, given.version, given.rule, who),
-            model=given.model,
-            version=given.version,
-        )
+        decided = intake().planned(source_of(given), given.model, given.version, given.rule, req.caller.name)
+        found = planner().asked(decided)
         return _readable(req.raw, found.text()) or found
 
     @api.get(
