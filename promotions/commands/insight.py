@@ -141,13 +141,16 @@ def _shown(output: Output, plan: Mapping[str, Any]) -> None:
     output.facts(
         [
             ("model", f"{plan['model']}:{plan['version']}"),
-            ("endpoint", f"{plan['endpoint']} in {plan['target']}"),
+            ("endpoint", f"{plan['target']}/{plan['serve']}/{plan['endpoint']}"),
+            ("plan of", plan["about"]),
             ("outcome", str(plan["outcome"]).replace("_", " ")),
             *((name, plan[name]) for name in ("why", "reason", "remedy")),
         ]
     )
     for number, step in enumerate(plan["steps"], 1):
         output.say(f"{number:>3}. {clean(step['step'])} {clean(step['detail'])}".rstrip())
+    if then := plan["then"]:
+        output.say(clean(f"Then {then['outcome'].replace('_', ' ')}: {then['why']}").rstrip(": "))
     if plan["differences"]:
         output.say("")
         output.table(plan["differences"], _DIFFERENCE, none="")

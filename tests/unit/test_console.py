@@ -10,7 +10,7 @@ import pytest
 
 from core.explain import Explanation, RuleVerdict, Told
 from core.ledger import Approval, Decision, EventOutcome, EventRecord, Promotion, State, StepRecord
-from core.plan import Difference, Plan, PlannedStep
+from core.plan import Difference, Ending, Plan, PlannedStep
 from core.reconcile import BackfillRow, Tick
 from core.replay import Failed, Letter
 from promotions.app import app, main
@@ -182,13 +182,17 @@ EXPLAINED = Explanation(
 A_PLAN = Plan(
     outcome="done",
     changes=True,
+    about="a retry of promotion churn-3-1, which is refused",
+    promotion_id="churn-3-1",
     model="churn",
     version="3",
     target="prod",
+    serve="realtime",
     endpoint="churn",
     steps=(PlannedStep(step="move traffic", detail="v3"),),
     differences=(Difference(what="traffic", shown="100 % to v2", wanted="100 % to v3"),),
-    later=("batch in prod, once this has succeeded",),
+    then=Ending(outcome="refused", why="the name is taken"),
+    later=("batch endpoint churn of prod",),
 ).model_dump(mode="json")
 TICKS = {"ticks": [dumped(Tick(at=NOON, requests=7, problems=("dev cannot be read",)))]}
 REASON = ["--reason", "why not"]
@@ -628,7 +632,7 @@ def test_a_plans_exit_code_tells_pipelines_what_it_comes_to(
 
     assert (asked.code, existing.code) == (code, code)
     assert service.the("POST plan").json == {"source": "dev", "model": "churn", "version": "3", "rule": "all"}
-    for text in ("1. move traffic v3", "100 % to v2", "Then batch in prod"):
+    for text in ("1. move traffic v3", "100 % to v2", "Then batch endpoint churn of prod", "Then refused: the name is taken", "a retry of"):
         assert text in asked.out
     assert existing.json == answer
 
