@@ -156,9 +156,10 @@ class StorageLedger:
         outcome: str | None = None,
         model: str | None = None,
         version: str | None = None,
+        promotion_id: str | None = None,
         limit: int = 100,
     ) -> tuple[EventRecord, ...]:
-        """The events received last, newest first; of a model's versions, or of one of them."""
+        """The events received last, newest first; of a model's versions, of one of them, or that asked for a promotion."""
         conditions, given = [], {}
         if outcome is not None:
             conditions.append("outcome eq @outcome")
@@ -169,6 +170,9 @@ class StorageLedger:
         elif model is not None:
             conditions.append("subject ge @first and subject lt @behind")
             given |= {"first": f"models/{model}:", "behind": f"models/{model};"}  # `;` follows `:`
+        if promotion_id is not None:
+            conditions.append("promotion_id eq @promotion")
+            given["promotion"] = promotion_id
         found = self._recent(EVENTS, conditions, given, limit)
         return tuple(EventRecord.model_validate(_plain(entity)) for entity in found)
 
