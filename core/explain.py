@@ -72,7 +72,7 @@ class Explanation(_Value):
     source: str
     model: str
     version: str
-    in_source: str
+    in_source: str = ""
     origin: str | None = None
     evidence: str = ""
     rules: tuple[RuleVerdict, ...] = ()
