@@ -20,6 +20,7 @@ from core.explain import Explainer
 from core.intake import Intake
 from core.orders import Orders
 from core.plan import Planner
+from core.policy_check import ModelFinder
 from core.ports import CommandQueue, Target
 from core.promotion import Promoter
 from core.reconcile import Reconciler
@@ -138,6 +139,13 @@ def _explainer() -> Explainer:
 
 
 @cache
+def _models() -> ModelFinder:
+    from core.adapters.azure_ml_listings import AzureMLListings
+
+    return ModelFinder(policy=POLICY.policy, ledger=_ledger(), listings=lambda: AzureMLListings(_credential()))
+
+
+@cache
 def _replay() -> Replay:
     from core.adapters.dead_letters import ServiceBusDeadLetters
 
@@ -159,7 +167,9 @@ def _approvals() -> Approvals:
 SIGN_IN = SETTINGS.platform_authentication
 API = [operations.routes(_ledger, _archive, _intake, _orders, _approvals, platform_authentication=SIGN_IN)]
 API.append(
-    insight.routes(_ledger, _intake, _explainer, _planner, policy=POLICY.policy, platform_authentication=SIGN_IN)
+    insight.routes(
+        _ledger, _intake, _explainer, _planner, _models, policy=POLICY.policy, platform_authentication=SIGN_IN
+    )
 )
 API.append(failed.routes(_replay, platform_authentication=SIGN_IN))
 API.append(reconcile.routes(_reconciler, platform_authentication=SIGN_IN))

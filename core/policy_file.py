@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from core.policy import Policy, Scoring
 from core.recipes.material import GivenScoring
 from core.recipes.script import CODE_SUFFIXES
 from core.scoring_contract import read_contract
+
+# Aliases let a few lines stand for more than memory holds; some hundred rules have fewer values.
+VALUE_LIMIT = 20_000
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_LONGEST_NUMBER = 100
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,17 @@ def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
         text = content.decode("utf-8-sig")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[tuple[str, ...], int] = {}
-        if problems := _walk(root, (), lines) if root is not None else [_SECTIONS_MISSING]:
+        nodes = iter(range(VALUE_LIMIT))
+        if problems := _walk(root, (), lines, nodes) if root is not None else [_SECTIONS_MISSING]:
             raise PolicyInvalid(name, problems)
         parsed = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise PolicyInvalid(name, [PolicyProblem(line=None, field="", message=f"not UTF-8: {error}")]) from error
     except RecursionError as error:
         problem = PolicyProblem(line=None, field="", message="is nested too deeply, or refers to itself")
+        raise PolicyInvalid(name, [problem]) from error
+    except _TooLarge as error:
+        problem = PolicyProblem(line=None, field="", message=f"stands for more than {VALUE_LIMIT} values")
         raise PolicyInvalid(name, [problem]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -125,8 +134,16 @@ def parse(content: bytes, *, name: str = "promotion.yaml") -> LoadedPolicy:
     return LoadedPolicy(policy=policy, digest=hashlib.sha256(content).hexdigest())
 
 
-def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
+class _TooLarge(Exception):
+    """The text stands for more values than a policy may have."""
+
+
+def _walk(
+    node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], nodes: Iterator[int]
+) -> list[PolicyProblem]:
     """Note the line of each field; report values that YAML cannot read, and keys that it would drop in silence."""
+    if next(nodes, None) is None:
+        raise _TooLarge
     lines.setdefault(path, node.start_mark.line + 1)
     problems: list[PolicyProblem] = []
     if isinstance(node, yaml.MappingNode):
@@ -137,10 +154,10 @@ def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], i
                     PolicyProblem(line=key.start_mark.line + 1, field=".".join(field), message="stands here twice")
                 )
             lines[field] = key.start_mark.line + 1
-            problems += _walk(value, field, lines)
+            problems += _walk(value, field, lines, nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            problems += _walk(value, (*path, str(index)), lines)
+            problems += _walk(value, (*path, str(index)), lines, nodes)
     elif why := _unreadable(node):
         problems.append(PolicyProblem(line=node.start_mark.line + 1, field=".".join(path), message=why))
     return problems
@@ -148,6 +165,8 @@ def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], i
 
 def _unreadable(node: yaml.Node) -> str | None:
     """Why YAML's own types cannot read a value: dates that no calendar has, tags that nobody defined."""
+    if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+        return "is too long for a number; put it in quotes if it is meant as text"
     try:
         yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
@@ -158,7 +177,8 @@ def _unreadable(node: yaml.Node) -> str | None:
 def _problems(error: ValidationError, lines: dict[tuple[str, ...], int]) -> list[PolicyProblem]:
     """The mistakes, without what only follows from one: a list is short of the item that is wrong."""
     messages = {_path(found["loc"], lines): _plain(found) for found in error.errors(include_url=False)}
-    causes = [path for path in messages if not any(path == other[: len(path)] != other for other in messages)]
+    above = {path[:end] for path in messages for end in range(len(path))}
+    causes = [path for path in messages if path not in above]
     return [PolicyProblem(line=_line(path, lines), field=".".join(path), message=messages[path]) for path in causes]
 
 

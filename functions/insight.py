@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 from pydantic import Field
 
-from core import policy as rules
 from core.explain import Explainer, Explanation
 from core.intake import Intake
 from core.orders import row_of
 from core.plan import Plan, Planner
-from core.policy import ModelFacts, Policy, Trigger
-from core.policy_file import PolicyInvalid, parse
+from core.policy import Policy
+from core.policy_check import Checked, ModelFinder, check
 from functions import http
 from functions.http import Body, Problem
 from functions.routes import Nothing, Operation, Request, Routes
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from core.adapters.ledger_storage import StorageLedger
 
 POLICY_LIMIT = 256 * 1024
-KNOWN_MODELS = 1000
 YAML, TEXT = "application/yaml", "text/plain"
 
 
@@ -39,36 +37,12 @@ class Planned(Version):
     rule: str | None = None
 
 
-class Mistake(Body):
-    line: int | None
-    field: str
-    message: str
-
-
-class Known(Body):
-    source: str
-    model: str
-    version: str
-
-
-class Matches(Body):
-    """The models known from promotions whose newest version a rule decides on."""
-
-    rule: str
-    matches: tuple[Known, ...]
-
-
-class Checked(Body):
-    valid: bool
-    mistakes: tuple[Mistake, ...] = ()
-    rules: tuple[Matches, ...] = ()
-
-
 def routes(
     ledger: Callable[[], "StorageLedger"],
     intake: Callable[[], Intake],
     explainer: Callable[[], Explainer],
     planner: Callable[[], Planner],
+    models: Callable[[], ModelFinder],
     *,
     policy: Policy,
     platform_authentication: bool,
@@ -111,7 +85,7 @@ def routes(
         raw = req.get_body() or b""
         if len(raw) > POLICY_LIMIT:
             raise Problem(413, f"the policy has {len(raw)} bytes; {POLICY_LIMIT} are the most")
-        return http.answer(_checked(raw, ledger()).model_dump(mode="json"))
+        return http.answer(check(raw, models().known).model_dump(mode="json"))
 
     api.document(Operation("validate_policy", "POST", "policy/validate", "Check a policy.", YAML, Checked))
     return api
@@ -121,23 +95,3 @@ def _readable(req: func.HttpRequest, text: str) -> func.HttpResponse | None:
     """The form for people, if that is what was asked for."""
     wants_text = TEXT in req.headers.get("accept", "")
     return func.HttpResponse(text + "\n", mimetype=TEXT) if wants_text else None
-
-
-def _checked(content: bytes, ledger: "StorageLedger") -> Checked:
-    try:
-        policy = parse(content).policy
-    except PolicyInvalid as invalid:
-        found = (Mistake(line=each.line, field=each.field, message=each.message) for each in invalid.problems)
-        return Checked(valid=False, mistakes=tuple(found))
-    newest: dict[tuple[str, str], ModelFacts] = {}
-    versions: dict[tuple[str, str], str] = {}
-    for row in ledger.promotions(limit=KNOWN_MODELS):
-        facts = ModelFacts(source=row.source, name=row.model, origin=None, tags={}, trigger=Trigger.MODEL_REGISTERED)
-        newest.setdefault((row.source, row.model), facts)
-        versions.setdefault((row.source, row.model), row.version)
-    matches: dict[str, list[Known]] = {rule.name: [] for rule in policy.rules}
-    for (source, model), facts in newest.items():
-        for rule in policy.rules:
-            if rules.could_concern(policy.model_copy(update={"rules": (rule,)}), source, facts.name, facts.trigger):
-                matches[rule.name].append(Known(source=source, model=model, version=versions[source, model]))
-    return Checked(valid=True, rules=tuple(Matches(rule=rule, matches=tuple(each)) for rule, each in matches.items()))

@@ -43,8 +43,10 @@ def check(
         if found["valid"]:
             session.output.say(f"{clean(file)} is a valid policy.")
         for each in found["rules"]:
-            models = [f"{m['source']}/{m['model']}:{m['version']}" for m in each["matches"]]
+            models = [_model(match) for match in each["matches"]]
             session.output.outline({f"rule {each['rule']} matches": models or "none of the known models"})
+        for note in found["notes"]:
+            session.output.note(note)
     return None if found["valid"] else Exit.REFUSED
 
 
@@ -78,6 +80,12 @@ def mistakes(file: Path, found: Iterable[Mapping[str, Any]]) -> list[str]:
         what = f"{each['field']}: {each['message']}" if each.get("field") else each["message"]
         lines.append(clean(f"{where}: {what}"))
     return lines
+
+
+def _model(match: Mapping[str, Any]) -> str:
+    remarks = [] if match["decides"] else ["a rule before it decides"]
+    remarks += ["judged by its name alone"] if match["by_name"] else []
+    return f"{match['source']}/{match['model']}:{match['version']}" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _read(file: Path) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from core.explain import Explanation, RuleVerdict, Told
 from core.ledger import Approval, Decision, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.plan import Difference, Ending, Plan, PlannedStep
+from core.policy_check import Checked, MatchedModel, RuleMatches
 from core.reconcile import BackfillRow, Tick
 from core.replay import Failed, Letter
 from promotions.app import app, main
@@ -162,7 +163,19 @@ FAILED = dumped(
     )
 )
 RETRIED = Reply({"retried": [ID], "failed": [], "remaining": 0}, 202)
-CHECKED = {"valid": True, "mistakes": [], "rules": [{"rule": "all", "matches": [LIVE | {"source": "dev"}]}]}
+CHECKED = Checked(
+    valid=True,
+    rules=(
+        RuleMatches(
+            rule="all",
+            matches=(
+                MatchedModel(source="dev", model="churn", version="3", decides=True, by_name=False),
+                MatchedModel(source="dev", model="fraud", version="1", decides=False, by_name=True),
+            ),
+        ),
+    ),
+    notes=("the models of test cannot be listed now",),
+).model_dump(mode="json")
 PLANNED = BackfillRow(source="dev", model="churn", version="3").model_dump(mode="json")
 TOLD = Told(
     promotion=Promotion.requested(a_command(), now=NOON),
@@ -632,7 +645,13 @@ def test_a_plans_exit_code_tells_pipelines_what_it_comes_to(
 
     assert (asked.code, existing.code) == (code, code)
     assert service.the("POST plan").json == {"source": "dev", "model": "churn", "version": "3", "rule": "all"}
-    for text in ("1. move traffic v3", "100 % to v2", "Then batch endpoint churn of prod", "Then refused: the name is taken", "a retry of"):
+    for text in (
+        "1. move traffic v3",
+        "100 % to v2",
+        "Then batch endpoint churn of prod",
+        "Then refused: the name is taken",
+        "a retry of",
+    ):
         assert text in asked.out
     assert existing.json == answer
 
@@ -670,7 +689,7 @@ def test_the_policys_mistakes_are_lines_that_editors_know(service: Service, cons
         {"line": 3, "field": "rules.0.stages", "message": "is required"},
         {"line": None, "field": "", "message": "not UTF-8"},
     ]
-    answer = {"valid": False, "mistakes": found, "rules": []}
+    answer = {"valid": False, "mistakes": found, "rules": [], "notes": []}
     service.answers("POST policy/validate", answer)
 
     ran = console("policy", "check", str(file))
@@ -690,6 +709,8 @@ def test_a_valid_policy_shows_what_each_rule_matches(service: Service, console: 
     ran = console("policy", "check", str(file))
 
     assert (ran.code, "dev/churn:3" in ran.out) == (0, True)
+    assert "dev/fraud:1 (a rule before it decides; judged by its name alone)" in ran.out
+    assert "the models of test cannot be listed now" in ran.err
 
 
 def test_a_policy_that_is_too_large_is_not_sent(service: Service, console: Console, tmp_path: Path) -> None:
