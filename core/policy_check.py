@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from core import policy as rules
 from core import tags
 from core.errors import PromotionError
-from core.events import WorkspaceId
+from core.events import WorkspaceId, is_asset_name
 from core.ledger import EventRecord, Promotion
 from core.origin import Origin
 from core.policy import ModelFacts, Policy, Rule, Trigger
@@ -193,8 +193,8 @@ class ModelFinder:
 
     def _registered(self) -> Iterable[KnownModel]:
         for event in self._ledger.events(limit=RECENT):
-            model, colon, version = event.subject.removeprefix(_SUBJECT).rpartition(":")
-            if not (colon and event.subject.startswith(_SUBJECT)):
+            model, _, version = event.subject.removeprefix(_SUBJECT).rpartition(":")
+            if not (event.subject.startswith(_SUBJECT) and is_asset_name(model) and is_asset_name(version)):
                 continue
             try:
                 workspace = WorkspaceId.parse(event.source)

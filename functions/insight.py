@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 from pydantic import Field
 
+from core.events import NAME_LIMIT
 from core.explain import Explainer, Explanation
 from core.intake import Intake
 from core.orders import row_of
@@ -27,8 +28,8 @@ class Version(Body):
     """A model version; `source` may be left out where the policy has one only."""
 
     source: str | None = None
-    model: str = Field(max_length=255)
-    version: str = Field(max_length=255)
+    model: str = Field(min_length=1, max_length=NAME_LIMIT)
+    version: str = Field(min_length=1, max_length=NAME_LIMIT)
 
 
 class Planned(Version):

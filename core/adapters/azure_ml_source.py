@@ -15,7 +15,7 @@ from core.adapters.azure_ml_bodies import flavors_as_texts
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import ARTIFACT_STORE, BlobPath, datastore_container, resolve
 from core.errors import Reason, Refusal
-from core.events import WorkspaceId, is_run_id
+from core.events import WorkspaceId, is_asset_name, is_run_id
 from core.origin import Run
 from core.packaging import Manifest
 from core.ports import SourceModel, SourceRun
@@ -35,7 +35,9 @@ class AzureMLSource:
         self._arms: dict[str, Arm] = {}
 
     def model(self, workspace: WorkspaceId, name: str, version: str) -> SourceModel:
-        found = self._arm(workspace).find(_version_path(name, version))
+        # People ask for names as well, and what is no name of Azure ML's never becomes part of a URL.
+        is_name = is_asset_name(name) and is_asset_name(version)
+        found = self._arm(workspace).find(_version_path(name, version)) if is_name else None
         if found is None:
             raise Refusal(
                 Reason.MODEL_NOT_FOUND,
