@@ -55,9 +55,15 @@ class LocalAzure:
         """As `api`, for what is not JSON."""
         url = f"{self.endpoints['functions_url']}/api/{path}"
         request = urllib.request.Request(url, headers={"x-functions-key": self.endpoints["function_key"], **headers})
-        with _DIRECT.open(request, timeout=30) as answer:
-            content: bytes = answer.read()
-            return content
+        for tries in reversed(range(5)):
+            try:
+                with _DIRECT.open(request, timeout=30) as answer:
+                    content: bytes = answer.read()
+                    return content
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not tries:  # 503 says: ask again in a moment
+                    raise
+        raise AssertionError("not reached")
 
     def promotion(self, promotion_id: str) -> dict[str, Any] | None:
         try:
