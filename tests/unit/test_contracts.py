@@ -4,7 +4,7 @@ import json
 import re
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,10 +15,13 @@ from core import asks, tags
 from core.adapters import ledger_storage
 from core.commands import MESSAGE_LIMIT, EndpointCommand, Order, PromoteModel, Verb, decode
 from core.errors import Reason
+from core.explain import Explanation
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.origin import OVERRIDE_TAG
+from core.plan import Plan, What
 from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWorkspace
-from core.policy_file import parse
+from core.policy_check import LOOKED_AT, MISTAKES, Checked
+from core.policy_file import VALUE_LIMIT, parse
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
 from core.stages import BatchStage, RealtimeStage
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT
@@ -307,6 +310,22 @@ def test_the_routes_are_as_described() -> None:
 def test_the_limits_of_a_list_are_as_described() -> None:
     sentence = f"`limit` is {DEFAULT_LIMIT} unless given, and {LARGEST_LIMIT} at most"
     assert sentence in " ".join(document("http.md").split())
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"), [("Plan", Plan), ("Explanation", Explanation), ("Policy check", Checked)]
+)
+def test_the_fields_of_an_insight_are_described(heading: str, model: type[BaseModel]) -> None:
+    described = {name for name in names(section("insight.md", heading)) if name not in get_args(What)}
+    assert described == set(model.model_fields)
+
+
+def test_the_outcomes_of_a_plan_and_the_limits_of_a_check_are_described() -> None:
+    text = " ".join(document("insight.md").split())
+    assert set(get_args(What)) <= set(names(section("insight.md", "Plan")))
+    assert f"The tags of the {LOOKED_AT} that were seen last are read." in text
+    assert f"at most {MISTAKES}, each" in text
+    assert f"stands for {VALUE_LIMIT} values at most" in text
 
 
 def test_the_fields_of_a_report_are_described() -> None:
