@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from core.ledger import EventOutcome, EventRecord, State
+from core.policy import Trigger
 from tests import models
 from tests.e2e.test_realtime import register
 from tests.functions.api import Answer, Api, fetch
 from tests.local import REPOSITORY
-from tests.unit.builders import DEV
+from tests.unit.builders import DEV, TEST
 
 SAMPLE = (REPOSITORY / "promotion.sample.yaml").read_bytes()
 Register = Callable[..., str]
@@ -101,6 +102,24 @@ def test_an_event_that_promoted_nothing_is_what_explains_it(api: Api) -> None:
     found = api.get("explain?model=explained&version=1")
     assert (found["answer"], found["remedy"]) == ("explained:1 of dev was refused: there is no score.py", "Add one.")
     assert [each["what"] for each in found["happened"]] == ["event ModelRegistered"]
+
+
+def test_the_event_of_a_run_belongs_to_what_was_promoted_from_it(api: Api) -> None:
+    row = api.promotion(State.PARKED, trigger=Trigger.RUN_COMPLETED, run_id="nightly-7")
+    for promotion_id, source in ((row.id, DEV.arm_id), ("another", DEV.arm_id), (row.id, TEST.arm_id)):
+        api.ledger.record_event(
+            EventRecord(
+                event_id=uuid.uuid4().hex,
+                event_type="Microsoft.MachineLearningServices.RunCompleted",
+                source=source,
+                subject="experiments/nightly/runs/nightly-7",
+                outcome=EventOutcome.ACCEPTED,
+                promotion_id=promotion_id,
+                received_at=api.azure.control.now(),
+            )
+        )
+    found = api.get(f"explain?model={row.model}&version={row.version}")
+    assert [each["what"] for each in found["happened"] if "event" in each["what"]] == ["event RunCompleted"]
 
 
 def test_it_answers_while_the_source_cannot_be_read(api: Api) -> None:
