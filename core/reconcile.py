@@ -387,8 +387,11 @@ class Reconciler:
         for version in versions:
             shown = {row.target: row for row in rows.get((source, version.name, version.version), ())}
             for target, row in shown.items():
-                text = status_tags.text_of(row)
-                if version.tags.get(status_tags.key_of(target)) != text:
+                if version.tags.get(status_tags.key_of(target)) == status_tags.text_of(row):
+                    continue
+                # The row was read when the pass began: what it says now is what should stand there.
+                if (now := self._ledger.promotion(row.id)) is not None:
+                    text = status_tags.text_of(now)
                     self._status.mend(workspace, version.name, version.version, target, text)
 
     # ------------------------------------------------------------------------------------------------------- backfill

@@ -15,6 +15,9 @@ WRITES = frozenset({"PUT", "POST", "PATCH", "MERGE", "DELETE", "SEND", "COMPLETE
 # What changes the target: the calls between two of these belong together.
 MILESTONES = frozenset({("arm", "PUT"), ("arm", "DELETE"), ("scoring", "POST")})
 LOCK_SECONDS = 60
+_NOT_OF_PROMOTIONS = re.compile(
+    r"/workspaces/ml-dev/|promotionmemos\(PartitionKey='(?:reconcile|seen|rule)'|/promotionmemos$"
+)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,10 @@ def kill_points(entries: list[dict[str, Any]]) -> Iterator[KillPoint]:
 
 
 def effects_since(azure: LocalAzure, number: int) -> list[dict[str, Any]]:
-    """Writes but for the status tags in the source: those tell of a promotion, and the timer mends them."""
+    """The writes of promotions: not the status tags in the source, which the timer mends, nor the timer's own memos."""
     found = azure.control.requests(number, principal=SERVICE)
     writes = [entry for entry in found if entry["method"] in WRITES and entry["service"] != "identity"]
-    return [entry for entry in writes if "/workspaces/ml-dev/" not in entry["path"]]
+    return [entry for entry in writes if not _NOT_OF_PROMOTIONS.search(entry["path"])]
 
 
 def last_number(azure: LocalAzure) -> int:
