@@ -29,7 +29,7 @@ _WORDS = {
 
 class TagWriter(Protocol):
     def set_tag(self, workspace: WorkspaceId, name: str, version: str, key: str, value: str) -> None:
-        """Give a model version this tag and leave all others as they are; nothing if it has it already."""
+        """Give a model version this tag and leave all others as they are, also those that come at the same moment."""
         ...
 
 

@@ -5,15 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials import TokenCredential
+from azure.core.rest import HttpRequest
 
-from core.adapters.arm import Arm
+from core.adapters.arm import ML_SCOPE, Arm, http_client
 from core.adapters.azure_ml_bodies import each_page
-from core.errors import Reason, Refusal, Transient
+from core.adapters.faults import translate, translated
+from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 from core.ports import ListedVersion
-
-# Two sessions may write tags of one version at once, and Azure ML has no ETags: whoever comes second reads again.
-TRIES = 4
 
 
 class AzureMLListings:
@@ -43,18 +42,19 @@ class AzureMLListings:
         return items
 
     def set_tag(self, workspace: WorkspaceId, name: str, version: str, key: str, value: str) -> None:
-        """A whole-body PUT of what was read right before, and read again right after: it must have stayed."""
-        path = f"/models/{name}/versions/{version}"
-        for _ in range(TRIES):
-            body = self._arm(workspace).find(path)
-            if body is None:
-                return
-            properties = {each: what for each, what in body["properties"].items() if each != "provisioningState"}
-            tags: Mapping[str, str] = properties.get("tags") or {}
-            if tags.get(key) == value:
-                return
-            self._arm(workspace).put(path, {"properties": properties | {"tags": {**tags, key: value}}})
-        raise Transient(f"somebody else keeps changing the tags of {name}:{version}")
+        """Give a model version one tag, by the MLflow registry API of the workspace.
+
+        Resource Manager can only write the whole version, without ETags: a tag that its author sets at the same moment would
+        be lost, and with it what it asks for. Raises Refusal for a version that is not there.
+        """
+        host = f"https://{self._arm(workspace).location}.api.azureml.ms"
+        body = {"name": name, "version": version, "key": key, "value": value}
+        url = f"{host}/mlflow/v1.0{workspace.arm_id}/api/2.0/mlflow/model-versions/set-tag"
+        doing = f"tagging {name}:{version} in workspace {workspace.workspace}"
+        with http_client(host, self._credential, ML_SCOPE) as client, translated(doing):
+            response = client.send_request(HttpRequest("POST", url, json=body))
+        if response.status_code != 200:
+            raise translate(response.status_code, response.reason, response.headers, doing=doing)
 
     def _arm(self, workspace: WorkspaceId) -> Arm:
         if workspace.key not in self._arms:

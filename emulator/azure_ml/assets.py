@@ -93,6 +93,11 @@ class Assets:
                 "POST", f"{versions}/{{version}}/startPendingUpload", self._for(kind, self._start_pending_upload)
             )
 
+    def add_registry_routes(self, routes: Routes) -> None:
+        """The part of MLflow's registry API, below a workspace, that names models as Resource Manager does."""
+        registry = f"/mlflow/v1.0{WORKSPACE}/api/2.0/mlflow"
+        routes.add("POST", f"{registry}/model-versions/set-tag", self._set_model_tag)
+
     @staticmethod
     def _for(kind: str, respond: Callable[[str, Call], Any]) -> Callable[[Call], Any]:
         return lambda call: respond(kind, call)
@@ -182,6 +187,21 @@ class Assets:
             await self._events.model_registered(workspace.spec, version.name, version.version, properties)
             await self._events.model_written(workspace.spec, version.name, version.version, call.caller.name)
         return web.json_response(self._as_json(kind, workspace, version), status=201)
+
+    async def _set_model_tag(self, call: Call) -> web.Response:
+        """One tag, whatever others are written meanwhile. No resource of Resource Manager was written: no event tells."""
+        workspace, body = self._workspaces.of(call), await call.body()
+        if missing := [each for each in ("name", "version", "key", "value") if not isinstance(body.get(each), str)]:
+            message = f"Missing value for required parameter '{missing[0]}'."
+            return web.json_response({"error_code": "INVALID_PARAMETER_VALUE", "message": message}, status=400)
+        container = workspace.assets.get("models", {}).get(body["name"].lower())
+        version = container.versions.get(body["version"].lower()) if container else None
+        if version is None:
+            message = f"Model version {body['name']}:{body['version']} was not found."
+            return web.json_response({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}, status=404)
+        version.properties["tags"] = {**version.properties["tags"], body["key"]: body["value"]}
+        version.system_data.modify(call.caller, self._clock.now())
+        return web.json_response({})
 
     def _complete(self, kind: str, workspace: Workspace, body: dict[str, Any]) -> dict[str, Any]:
         """The properties that a PUT stores, with what the service adds to them."""

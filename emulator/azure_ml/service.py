@@ -120,6 +120,7 @@ class AzureML:
         self._workspaces.add_discovery_routes(self._discovery)
         self._data_plane = Routes()
         jobs.add_history_routes(self._data_plane)
+        assets.add_registry_routes(self._data_plane)
 
     async def start(self) -> None:
         """Begin to serve. The serving image warms up in the background."""

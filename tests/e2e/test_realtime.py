@@ -171,12 +171,12 @@ def test_an_older_version_never_replaces_a_newer_one(local_azure: LocalAzure, tm
     saved = models.regression_with_example(tmp_path)
     source = local_azure.endpoints["source"]
     register(local_azure, "disorder", saved)  # no tag: no rule matches, so its event promotes nothing
-    register(local_azure, "disorder", models.regression_with_example(tmp_path, slope=5.0), **{"promote-to": "prod"})
+    register(local_azure, "disorder", models.regression_with_example(tmp_path, slope=5.0), ready="yes")
     won = local_azure.wait_for_end("disorder", "2")
 
     client = local_azure.ml_client(source)
     first = client.models.get("disorder", "1")
-    first.tags["promote-to"] = "prod"
+    first.tags["ready"] = "yes"
     client.models.create_or_update(first)
     publish(local_azure, "disorder", "1", event_id="late")
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from azure.identity import ManagedIdentityCredential
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.store.model_registry.rest_store import RestStore
+from mlflow.utils.rest_utils import MlflowHostCreds
 
 from core import tags
-from core.adapters.arm import Arm
+from core.adapters.arm import ML_SCOPE, Arm
 from core.adapters.azure_ml_listings import AzureMLListings
 from core.adapters.azure_ml_source import AzureMLSource
 from core.adapters.ledger_storage import StorageLedger
 from core.adapters.service_bus import ServiceBusCommandQueue
-from core.errors import Transient
-from core.events import WorkspaceId
+from core.errors import Refusal
 from core.intake import Intake
 from core.ledger import Memo, State
 from core.orders import Orders
@@ -240,28 +242,37 @@ def test_backfill_plans_before_it_sends(azure: LocalAzure, tmp_path: Path) -> No
     assert row.attempt == 1
 
 
-def test_two_writers_of_status_tags_keep_each_others(azure: LocalAzure) -> None:
+def test_writers_of_tags_keep_each_others(azure: LocalAzure) -> None:
     put("shared-tags", 1, {"owner": "me"})
     writers = [AzureMLListings(ManagedIdentityCredential()) for _ in range(4)]
 
     def write(number: int) -> None:
-        while True:
-            try:
-                return writers[number].set_tag(DEV, "shared-tags", "1", f"promotion.t{number}", "live")
-            except Transient:
-                continue
+        for text in ("in progress", "live"):
+            writers[number].set_tag(DEV, "shared-tags", "1", f"promotion.t{number}", text)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    (version,) = writers[0].versions(WorkspaceId(**DEV.model_dump()), "shared-tags")
-    missing = {f"promotion.t{number}" for number in range(4)} - version.tags.keys()
-    for number in (int(key[-1]) for key in missing):
-        write(number)  # as the timer mends
     (version,) = writers[0].versions(DEV, "shared-tags")
     assert version.tags == {"owner": "me"} | {f"promotion.t{number}": "live" for number in range(4)}
 
 
+def test_a_tag_is_set_as_the_client_of_mlflow_sets_it(azure: LocalAzure) -> None:
+    """The adapter's request is the one that MLflow's own client sends to a workspace."""
+    put("tagged-by-mlflow", 1)
+    token = ManagedIdentityCredential().get_token(ML_SCOPE).token
+    region = Arm(ManagedIdentityCredential(), DEV).location
+    uri = f"https://{region}.api.azureml.ms/mlflow/v1.0{DEV.arm_id}"
+    credentials: Any = MlflowHostCreds(uri, token=token)  # type: ignore[no-untyped-call]
+    store = RestStore(lambda: credentials)  # type: ignore[no-untyped-call]
+    tag: Any = ModelVersionTag("promote-to", "prod")  # type: ignore[no-untyped-call] # MLflow leaves it bare
+    store.set_model_version_tag("tagged-by-mlflow", "1", tag)  # type: ignore[no-untyped-call]
+    AzureMLListings(ManagedIdentityCredential()).set_tag(DEV, "tagged-by-mlflow", "1", "promotion.prod", "live")
+    sent = [each for each in azure.control.requests(plane="azureml") if each["path"].endswith("/set-tag")]
+    first, second = sent[-2:]
+    assert (first["method"], first["path"].lower()) == (second["method"], second["path"].lower())
+
+
 def test_a_name_that_nobody_uses_has_no_versions(azure: LocalAzure) -> None:
     assert AzureMLListings(ManagedIdentityCredential()).versions(DEV, "nobody") == ()
-    unused: Any = AzureMLListings(ManagedIdentityCredential())
-    unused.set_tag(DEV, "nobody", "1", "promotion.prod", "live")
+    with pytest.raises(Refusal, match="tagging nobody:1"):
+        AzureMLListings(ManagedIdentityCredential()).set_tag(DEV, "nobody", "1", "promotion.prod", "live")
