@@ -88,7 +88,12 @@ def _targets() -> Callable[[WorkspaceId], Target]:
     from core.adapters.blobs import Blobs
 
     blobs = Blobs(_credential())
-    return cache(lambda workspace: AzureMLTarget(_credential(), workspace, blobs))
+
+    @cache
+    def target(workspace: WorkspaceId) -> Target:
+        return AzureMLTarget(_credential(), workspace, blobs)
+
+    return target
 
 
 @cache

@@ -63,6 +63,7 @@ class Phase(StrEnum):
     TEST = "test"
     PARK = "park"
     APPROVAL = "approval"
+    BAKE = "bake"
 
 
 class Verb(StrEnum):

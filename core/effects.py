@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
-from core import batch, tags
+from core import batch, rollout, tags
 from core.commands import Operation
 from core.errors import PromotionError, Reason
 from core.outcomes import Refused
@@ -16,6 +16,7 @@ from core.ports import (
     DeploymentSpec,
     Endpoint,
     Endpoints,
+    Metrics,
     ScheduleSpec,
     ScoringAnswer,
     Target,
@@ -54,14 +55,23 @@ def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
             return replace(seen, test_job=target.batch.job(batch.test_job_name(command)))
         case Look.SCHEDULE:
             return replace(seen, schedule=target.batch.schedule(command.endpoint))
+        case Look.METRICS:
+            return replace(seen, metrics=_metrics(target, wanted, seen))
         case _:
             assert_never(at)
 
 
 def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Callable[[], bool]) -> Performed:
     """Carry out one effect. Whatever it touched has to be looked at again."""
-    if do.effect is Effect.COPY:
-        return _copy(target, wanted, seen, may_go_on)
+    match do.effect:
+        case Effect.COPY:
+            return _copy(target, wanted, seen, may_go_on)
+        case Effect.SHIFT_TRAFFIC:
+            return _shift_traffic(target, wanted, seen, do)
+        case Effect.TAKE_TRAFFIC_BACK:
+            return _take_traffic_back(target, wanted, seen, do)
+        case _:
+            pass
     return _EFFECTS[do.effect](target, wanted, seen, do.name)
 
 
@@ -179,13 +189,36 @@ def _online_spec(wanted: Wanted, seen: Seen, stage: RealtimeStage) -> Deployment
     )
 
 
-def _shift_traffic(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+def _shift_traffic(target: Target, wanted: Wanted, seen: Seen, do: Do) -> Performed:
     endpoint: Endpoint = known(seen.endpoint)
-    stable = {tags.STABLE: name, tags.VERIFIED: _verified_with(wanted, seen)[: tags.VALUE_LIMIT]}
+    traffic = rollout.shared(endpoint.traffic, do.name, do.share)
     operation = _endpoints(target, wanted).update_endpoint(
-        endpoint, tags={**endpoint.tags, **tags.claim(wanted.command), **stable}, traffic={name: 100}
+        endpoint, tags=rollout.shifted_tags(wanted, endpoint, do, _verified_with(wanted, seen)), traffic=traffic
     )
-    return Performed(changed(seen, operation), f"100 % to {name}")
+    return Performed(changed(replace(seen, metrics=UNSEEN), operation), f"{traffic[do.name]} % to {do.name}")
+
+
+def _take_traffic_back(target: Target, wanted: Wanted, seen: Seen, do: Do) -> Performed:
+    endpoint: Endpoint = known(seen.endpoint)
+    traffic, marks = rollout.restored(wanted, endpoint, do)
+    operation = _endpoints(target, wanted).update_endpoint(endpoint, tags=marks, traffic=traffic)
+    back = ", ".join(f"{share} % to {name}" for name, share in traffic.items())
+    return Performed(changed(replace(seen, metrics=UNSEEN), operation), f"{back}: {do.why}")
+
+
+def _metrics(target: Target, wanted: Wanted, seen: Seen) -> Metrics:
+    """Of the time since the deployment has had its share."""
+    command, at = wanted.command, tags.position(known(seen.endpoint).tags)
+    analysis = rollout.of(command).analysis
+    percentile = analysis.latency.percentile if analysis and analysis.latency else None
+    since = at.since if at else wanted.now
+    return target.online.metrics(command.endpoint, command.deployment, since=since, percentile=percentile)
+
+
+def _keep_log(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    """The end of the log, into the history of the promotion: the deployment may be deleted after that."""
+    log = _tolerant(lambda: target.online.deployment_log(wanted.command.endpoint, name)) or "no log could be had"
+    return Performed(replace(seen, log=log[-LOG_TAIL:]), log[-LOG_TAIL:])
 
 
 def _verified_with(wanted: Wanted, seen: Seen) -> str:
@@ -293,7 +326,7 @@ _EFFECTS: Mapping[Effect, _Perform] = {
     Effect.DELETE_FAILED_DEPLOYMENT: _delete_deployment,
     Effect.SMOKE: _smoke,
     Effect.START_TEST_JOB: _start_test_job,
-    Effect.SHIFT_TRAFFIC: _shift_traffic,
+    Effect.KEEP_LOG: _keep_log,
     Effect.WRITE_SCHEDULE: _write_schedule,
     Effect.PAUSE_SCHEDULE: _pause_schedule,
     Effect.RETIRE: _delete_deployment,

@@ -6,7 +6,8 @@ The order of a promotion, each step safe to repeat and safe to die in:
 2. create or claim the endpoint
 3. create the deployment, which nobody is sent to yet
 4. verify it: a smoke request, or a test job (`realtime`, `batch`)
-5. move the traffic to it, and read back that it moved; a batch endpoint's traffic is its default deployment
+5. move the traffic to it, at once or in steps (`rollout`), and read back that it moved; a batch endpoint's traffic is
+   its default deployment
 6. write the schedule, if there is one (`batch`)
 7. retire the deployments that this service created before
 
@@ -16,7 +17,7 @@ say is asked (`gates`); how a promotion is taken back is in `ending`.
 
 from typing import assert_never
 
-from core import batch, ending, realtime, tags
+from core import batch, ending, realtime, rollout, tags
 from core.assets import prepare
 from core.commands import Phase
 from core.errors import Reason
@@ -65,6 +66,10 @@ def decide(wanted: Wanted, seen: Seen) -> Step:
 
 def _deploy(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment | None) -> Step:
     """Steps 3 to 7, on an endpoint that this promotion has claimed."""
+    if step := rollout.taken_back(wanted, seen, endpoint, ours) or rollout.abandoned(
+        endpoint, wanted.command.deployment
+    ):
+        return step
     if ours is None:
         return _component(wanted, seen) or Do(Effect.CREATE_DEPLOYMENT, wanted.command.deployment)
     if not (tags.is_copy_of(ours.tags, wanted.command) and ours.tags.get(tags.RECIPE) == wanted.command.recipe_digest):
@@ -92,9 +97,25 @@ def _deploy(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment | N
             pass
         case _:
             assert_never(ours.provisioning)
-    if endpoint.traffic.get(ours.name) != 100 or endpoint.tags.get(tags.STABLE) != ours.name:
+    return (
+        _move_traffic(wanted, seen, endpoint, ours)
+        or _schedule(wanted, seen)
+        or _retire(seen, ours)
+        or Done(_result(wanted, seen, endpoint, ours))
+    )
+
+
+def _move_traffic(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment) -> Step | None:
+    """None once the deployment has all of it, for good. What has none yet is verified first."""
+    is_stable = endpoint.tags.get(tags.STABLE) == ours.name
+    if wanted.command.is_batch:
+        if is_stable and endpoint.traffic.get(ours.name) == 100:
+            return None
         return _verify(wanted, seen, ours) or Do(Effect.SHIFT_TRAFFIC, ours.name)
-    return _schedule(wanted, seen) or _retire(seen, ours) or Done(_result(wanted, seen, endpoint, ours))
+    is_verified = (is_stable and endpoint.traffic.get(ours.name) == 100) or rollout.position(endpoint, ours) is not None
+    if not is_verified and (step := _verify(wanted, seen, ours)):
+        return step
+    return rollout.advance(wanted, seen, endpoint, ours, _result(wanted, seen, endpoint, ours))
 
 
 # ------------------------------------------------------------------------------------- where the two kinds differ
@@ -140,13 +161,22 @@ def _cancel(wanted: Wanted, seen: Seen, endpoint: Endpoint | None) -> Step | Non
     deployments = () if isinstance(seen.deployments, Unseen) else seen.deployments
     ours = _ours(wanted, deployments)
     if endpoint is not None and ours is not None and _is_live(endpoint, ours):
-        return None
+        if endpoint.tags.get(tags.STABLE) == ours.name or endpoint.traffic.get(ours.name) == 100:
+            return None
+        if endpoint.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
+            return wait(Phase.DEPLOY, f"cancelled; endpoint {endpoint.name} is being changed", seen)
+        return Do(Effect.TAKE_TRAFFIC_BACK, ours.name, why="cancelled")
     return ending.cancel(wanted, seen, endpoint, ours)
 
 
 def _superseded(wanted: Wanted, endpoint: Endpoint, deployments: tuple[Deployment, ...], by: str) -> Step:
     """A newer promotion has the endpoint: take away what this one left there, unless it serves traffic."""
     ours = _ours(wanted, deployments)
+    if ours is not None and (at := rollout.position(endpoint, ours)) and not wanted.command.is_batch:
+        if at.share == 100 and endpoint.tags.get(tags.STABLE) == ours.name:
+            return Done(realtime.result(wanted, endpoint, ours))  # it was live, and only soaked
+        if 0 < endpoint.traffic.get(ours.name, 0) < 100:
+            return Waiting(Phase.DEPLOY, f"superseded by {by}, which takes the traffic of {ours.name} back first")
     is_leftover = (
         ours is not None
         and ours.tags.get(tags.PROMOTION) == wanted.command.promotion_id

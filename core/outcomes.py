@@ -17,12 +17,16 @@ class Done:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Something takes its time: look again. `operation` is what Azure is busy with, if it said so."""
+    """Something takes its time: look again. `operation` is what Azure is busy with, if it said so.
+
+    `live` is the result of a deployment that has all traffic already, and soaks.
+    """
 
     phase: Phase
     why: str
     operation: Operation | None = None
     retry_after: float | None = None
+    live: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ replaced by what they would leave behind (`simulated`), which takes them to go w
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core import batch, tags
-from core.commands import PromoteModel
+from core.commands import Phase, PromoteModel
 from core.effects import look
 from core.endpoints import decide
 from core.errors import Blocked, Reason, Refusal
@@ -21,10 +22,11 @@ from core.ledger import Approval, Decision, Promotion
 from core.orders import RETRIED, command_of, renewed
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
-from core.ports import Endpoint, Ledger, Schedule, Target, TargetAsset
+from core.ports import Endpoint, Ledger, Metrics, Schedule, Target, TargetAsset
 from core.promotion import stage_before_is_gone
+from core.rollout import of
 from core.simulated import settled, simulate
-from core.stages import RealtimeStage
+from core.stages import RealtimeStage, seconds
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Unseen, Wanted
 
 LONGEST = 200
@@ -166,6 +168,9 @@ class _Walk:
                 case Waiting() if (later := settled(self.wanted, self.seen)) != self.seen:
                     self.steps.append(PlannedStep(step=WAIT, detail=step.why))
                     self.seen = later
+                case Waiting(phase=Phase.BAKE):
+                    self.steps.append(PlannedStep(step=WAIT, detail=step.why))
+                    self._let_bake()
                 case Parked(reason=reason) if reason in _GATES:
                     self.steps.append(PlannedStep(step=WAIT, detail=step.why))
                     self.wanted = _opened(self.wanted, reason)
@@ -174,7 +179,18 @@ class _Walk:
                     return [*met, step]
         raise RuntimeError(f"the plan of {self.wanted.command.promotion_id} does not end")
 
+    def _let_bake(self) -> None:
+        """The bake time passes, and its analysis finds nothing."""
+        rollout = of(self.wanted.command)
+        longest = max(seconds(rollout.bake), seconds(rollout.soak))
+        self.wanted = replace(self.wanted, now=self.wanted.now + timedelta(seconds=longest))
+        enough = rollout.analysis.minimum_requests if rollout.analysis else 0
+        self.seen = replace(self.seen, metrics=Metrics(requests=enough, failed=0, latency=0.0))
+
     def _look(self, at: Look) -> None:
+        if at is Look.METRICS and self.changes:
+            self.seen = replace(self.seen, metrics=Metrics(requests=0, failed=0))
+            return
         self.seen = look(self.target, self.wanted, self.seen, at)
         first = {each.name: getattr(self.seen, each.name) for each in fields(Seen)}
         self.before = replace(
@@ -249,7 +265,7 @@ def _detail(wanted: Wanted, do: Do) -> str:
         case Effect.START_TEST_JOB:
             return f"{do.name}, on {batch.data_to_test_with(wanted)}"
         case Effect.SHIFT_TRAFFIC:
-            return f"100 % to {do.name}"
+            return f"{do.share} % to {do.name}"
         case _:
             return do.name
 
@@ -342,6 +358,7 @@ class Planner:
             recipe or Recipe.model_validate_json(kept("recipe", command.recipe_digest)),
             hold=self._ledger.hold(command.session_id),
             approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
+            now=datetime.now(UTC),
         )
         try:
             if gone := stage_before_is_gone(self._ledger, command):

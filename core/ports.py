@@ -257,6 +257,19 @@ class ScoringAnswer(_Value):
     seconds: float
 
 
+class Metrics(_Value):
+    """What a deployment's requests came to: `failed` ended with 408, 424, 429 or 5xx; `latency` in milliseconds."""
+
+    requests: float
+    failed: float
+    latency: float | None = None
+
+    @property
+    def error_rate(self) -> float:
+        """In per cent."""
+        return 100 * self.failed / self.requests if self.requests else 0.0
+
+
 class Endpoints(Protocol):
     """The endpoints of one kind. Writes return as soon as Azure has accepted them: nothing here waits."""
 
@@ -288,6 +301,10 @@ class OnlineEndpoints(Endpoints, Protocol):
 
     def score(self, endpoint: Endpoint, deployment: str, body: Any) -> ScoringAnswer:
         """One scoring request to this very deployment, whatever its share of the traffic."""
+        ...
+
+    def metrics(self, endpoint: str, deployment: str, *, since: datetime, percentile: int | None) -> Metrics:
+        """What Azure Monitor has of a deployment's requests, with the latency at this percentile if one is wanted."""
         ...
 
 

@@ -8,7 +8,7 @@ nothing waits inside a function, and a delivery that comes twice, late or after 
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
@@ -33,6 +33,7 @@ DELIVERY_SECONDS = 60.0
 UNKNOWN_FAULT_LIMIT = 5
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
 PARKED_WAIT = 900.0
+SERVICE = "the service"
 LONGEST_BACK_OFF = 300.0
 # What somebody asks of one endpoint concerns neither the stage before nor the one behind.
 _OF_ONE_STAGE = frozenset({Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE})
@@ -205,6 +206,7 @@ class Promoter:
         seen = Seen(operation=command.operation)
         number = 0
         while True:
+            wanted = replace(wanted, now=self._now())
             step = decide(wanted, seen)
             if isinstance(step, Look):
                 seen = look(target, wanted, seen, step)
@@ -235,6 +237,8 @@ class Promoter:
         if not isinstance(outcome, Waiting | Parked):
             return outcome
         phase = _phase(outcome)
+        if phase is Phase.BAKE:
+            return outcome  # it waits for the policy's own bake or soak time, and for nothing else
         since = command.phase_since if command.phase is phase and command.phase_since else self._now()
         limit = _deadline(command.stage.deadlines, phase)
         if (self._now() - since).total_seconds() <= limit:
@@ -252,6 +256,8 @@ class Promoter:
     def _conclude(self, command: PromoteModel, row: Promotion, outcome: Outcome) -> None:
         match outcome:
             case Waiting():
+                if outcome.live is not None:
+                    self._record_live(command, outcome.live)
                 successor = self._successor(command, outcome.operation, Phase(outcome.phase))
                 wait = _poll_seconds(self._now() - (successor.phase_since or self._now()), outcome.retry_after)
                 self._postpone(successor, wait, State.WAITING, outcome.why, row=row)
@@ -259,6 +265,8 @@ class Promoter:
                 successor = self._successor(command, None, outcome.phase)
                 self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
+                if outcome.reason is Reason.ANALYSIS_FAILED:
+                    self._record_taken_back(command)
                 self._finish(command, row, _ENDED_AS.get(outcome.reason, State.REFUSED), outcome)
             case Done() if command.goal == "retired":
                 self._record_live(command, None)
@@ -272,6 +280,15 @@ class Promoter:
                 self._finish(command, row, State.SUCCEEDED, outcome)
             case _:
                 assert_never(outcome)
+
+    def _record_taken_back(self, command: PromoteModel) -> None:
+        """What is live again after a roll-back by itself; nothing if this promotion had not been live alone."""
+        last = next((found for found in self._ledger.trail(command.session_id) if found.action == LIVE), None)
+        if last is None or last.id != f"{command.promotion_id}:{command.attempt}:{LIVE}":
+            return
+        again = {"id": f"{command.promotion_id}:{command.attempt}:taken_back", "at": self._now(), "actor": SERVICE}
+        again |= {"before": last.after, "after": last.before, "reason": "rolled back by itself: its analysis failed"}
+        self._ledger.audit(last.model_copy(update=again))
 
     def _record_live(self, command: PromoteModel, result: Mapping[str, Any] | None) -> None:
         """What is live on the endpoint from now on; None if it is no more. Once for each attempt, also when repeated."""

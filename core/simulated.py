@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from core import batch, tags
+from core import batch, rollout, tags
 from core.ports import (
     CopyState,
     CopyStatus,
@@ -122,7 +122,16 @@ def _tested(_: Wanted, seen: Seen, do: Do) -> Seen:
 
 
 def _shifted(wanted: Wanted, seen: Seen, do: Do) -> Seen:
-    return _endpoint_with(seen, tags={**tags.claim(wanted.command), tags.STABLE: do.name}, traffic={do.name: 100})
+    before: Endpoint = known(seen.endpoint)
+    marks = rollout.shifted_tags(wanted, before, do, before.tags.get(tags.VERIFIED, ""))
+    return _endpoint_with(seen, tags=marks, traffic=rollout.shared(before.traffic, do.name, do.share))
+
+
+def _taken_back(wanted: Wanted, seen: Seen, do: Do) -> Seen:
+    before: Endpoint = known(seen.endpoint)
+    traffic, marks = rollout.restored(wanted, before, do)
+    changes = {"tags": marks, "traffic": traffic, "provisioning": _WELL}
+    return replace(seen, endpoint=before.model_copy(update=changes))
 
 
 def _written_schedule(wanted: Wanted, seen: Seen, do: Do) -> Seen:
@@ -149,6 +158,8 @@ SIMULATED: Mapping[Effect, Callable[[Wanted, Seen, Do], Seen]] = {
     Effect.SMOKE: lambda _, seen, __: replace(seen, smoke=ScoringAnswer(status=200, text="[]", seconds=0.0)),
     Effect.START_TEST_JOB: _tested,
     Effect.SHIFT_TRAFFIC: _shifted,
+    Effect.TAKE_TRAFFIC_BACK: _taken_back,
+    Effect.KEEP_LOG: lambda _, seen, __: replace(seen, log=""),
     Effect.WRITE_SCHEDULE: _written_schedule,
     Effect.PAUSE_SCHEDULE: _paused,
     Effect.RETIRE: _deleted_deployment,

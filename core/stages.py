@@ -17,6 +17,7 @@ ENDPOINT_NAME_LIMIT = 32
 _DATASTORE_PATH = re.compile(r"azureml://datastores/[A-Za-z0-9_-]+/paths/[^?#{}]*")
 _OUTPUT_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(csv|jsonl|parquet)")
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})\s*(?P<unit>s|m|h|d)")
+_LATENCY = re.compile(r"(?P<number>[0-9]{1,6})\s*(?P<unit>ms|s)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -57,6 +58,18 @@ def _output_file(value: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 
 
+def _milliseconds(text: str) -> float:
+    found = _LATENCY.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is no latency: write a number and ms or s, such as 250ms")
+    return int(found["number"]) * (1000.0 if found["unit"] == "s" else 1.0)
+
+
+def _latency(text: str) -> str:
+    _milliseconds(text)
+    return text
+
+
 def seconds(duration: str) -> float:
     """A duration of the policy, such as `60m`, in seconds."""
     found = _DURATION.fullmatch(duration)
@@ -85,6 +98,50 @@ class Deadlines(_Strict):
     test: Duration = "2h"
     park: Duration = "7d"
     approval: Duration = "7d"
+
+
+def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if any(not 1 <= step <= 99 for step in steps) or list(steps) != sorted(set(steps)):
+        raise ValueError("steps are per cent of the live traffic, from 1 to 99, each larger than the one before")
+    return steps
+
+
+class Latency(_Strict):
+    """A limit for the endpoint's own metric `RequestLatency_P50`, `_P90`, `_P95` or `_P99`."""
+
+    percentile: Literal[50, 90, 95, 99] = 95
+    below: Annotated[str, AfterValidator(_latency)] = Field(description="Such as 250ms or 2s.")
+
+    @property
+    def milliseconds(self) -> float:
+        return _milliseconds(self.below)
+
+
+class Analysis(_Strict):
+    """What the metrics of a new deployment must say while it bakes."""
+
+    maximum_error_rate: float = Field(
+        1.0, ge=0, le=100, description="Per cent of its requests that end with 408, 424, 429 or 5xx."
+    )
+    latency: Latency | None = None
+    minimum_requests: int = Field(20, ge=1, strict=True, description="Fewer requests say nothing about it.")
+    inconclusive: Literal["pause", "proceed", "roll_back"] = Field(
+        "pause", description="After the bake time without enough requests. pause: waits for them, parked."
+    )
+
+
+class Rollout(_Strict):
+    """How live traffic moves to a new deployment. `{}`: all of it at once (blue/green), as without it."""
+
+    steps: Annotated[tuple[int, ...], AfterValidator(_increasing)] = Field(
+        (), description="Canary: per cent of the live traffic, in order; 100 follows by itself."
+    )
+    bake: Duration = Field("10m", description="How long it stays at each step.")
+    soak: Duration = Field("0s", description="How long the deployment before it is kept once it has all traffic.")
+    analysis: Analysis | None = Field(None, description="Without it, time alone decides.")
+    failed_deployment: Literal["delete", "keep"] = Field(
+        "delete", description="What becomes of a deployment whose analysis failed; its log is kept in any case."
+    )
 
 
 class Approval(_Strict):
@@ -119,6 +176,7 @@ class RealtimeStage(_Stage):
     auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
     request_settings: RequestSettings | None = None
     environment_variables: Mapping[str, str] = Field(default_factory=dict)
+    rollout: Rollout = Rollout()
 
 
 class RetrySettings(_Strict):

@@ -1,6 +1,7 @@
 """The vocabulary of a delivery: what it has seen of the target, what it can look at next, and what it can do."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, TypeVar
 
@@ -8,7 +9,7 @@ from core.commands import Operation, Phase, PromoteModel
 from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
-from core.ports import CopyState, Deployment, Endpoint, Job, Schedule, ScoringAnswer, TargetAsset
+from core.ports import CopyState, Deployment, Endpoint, Job, Metrics, Schedule, ScoringAnswer, TargetAsset
 from core.stages import BatchStage
 
 
@@ -19,6 +20,7 @@ class Unseen(Enum):
 
 
 UNSEEN: Final = Unseen.UNSEEN
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -39,6 +41,8 @@ class Seen:
     smoke: ScoringAnswer | Unseen = UNSEEN
     test_job: Job | Unseen | None = UNSEEN
     schedule: Schedule | Unseen | None = UNSEEN
+    metrics: Metrics | Unseen = UNSEEN
+    log: str | Unseen = UNSEEN
     operation: Operation | None = None
     has_copied: bool = False
 
@@ -55,6 +59,7 @@ class Look(Enum):
     COMPONENT = "look at the batch component"
     TEST_JOB = "look at the test job"
     SCHEDULE = "look at the schedule"
+    METRICS = "look at the metrics of the deployment"
 
 
 class Effect(Enum):
@@ -72,6 +77,8 @@ class Effect(Enum):
     SMOKE = "smoke request"
     START_TEST_JOB = "start test job"
     SHIFT_TRAFFIC = "move traffic"
+    TAKE_TRAFFIC_BACK = "take traffic back"
+    KEEP_LOG = "keep log"
     WRITE_SCHEDULE = "write schedule"
     PAUSE_SCHEDULE = "pause schedule"
     RETIRE = "retire old deployment"
@@ -83,10 +90,15 @@ class Effect(Enum):
 
 @dataclass(frozen=True)
 class Do:
-    """An effect, and the name of what it is done to where that is not plain."""
+    """An effect, and the name of what it is done to where that is not plain.
+
+    `share` is the per cent of the live traffic that SHIFT_TRAFFIC gives, `why` the reason of TAKE_TRAFFIC_BACK.
+    """
 
     effect: Effect
     name: str = ""
+    share: int = 100
+    why: str = ""
 
 
 Step = Look | Do | Outcome
@@ -94,13 +106,14 @@ Step = Look | Do | Outcome
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command asks for, with its documents."""
+    """What the command asks for, with its documents, and the time (UTC) at which it is looked at."""
 
     command: PromoteModel
     manifest: Manifest
     recipe: Recipe
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
+    now: datetime = NEVER
 
     @property
     def batch_stage(self) -> BatchStage:

@@ -6,6 +6,8 @@ Azure allows 256 characters in a tag's value, so values are ids, digests and nam
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 from core.commands import Generation, PromoteModel
 from core.stages import BatchStage
@@ -24,6 +26,9 @@ VERIFIED = "promotion-verified"
 COMPONENT = "promotion-component"
 SCHEDULE = "promotion-schedule"
 SCHEDULE_STATE = "promotion-schedule-state"
+PREVIOUS = "promotion-previous-deployment"
+ROLLOUT = "promotion-rollout"
+FAILED_ROLLOUT = "promotion-failed-rollout"
 
 ENABLED, PAUSED = "enabled", "paused"
 
@@ -65,6 +70,38 @@ def claim(command: PromoteModel) -> dict[str, str]:
         GENERATION: str(command.generation),
         ATTEMPT: str(command.attempt),
     }
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the traffic has moved to a deployment: its share in per cent, and since when (UTC)."""
+
+    deployment: str
+    share: int
+    since: datetime
+
+    def __str__(self) -> str:
+        return f"{self.deployment}|{self.share}|{self.since.isoformat()}"
+
+
+def position(tags: Mapping[str, str]) -> Position | None:
+    """Where the last rollout of an endpoint stands."""
+    try:
+        name, share, since = tags[ROLLOUT].split("|")
+        return Position(name, int(share), datetime.fromisoformat(since))
+    except (KeyError, ValueError):
+        return None
+
+
+def failed_rollout(command: PromoteModel, why: str) -> str:
+    return f"{command.promotion_id}|{command.attempt}|{why}"[:VALUE_LIMIT]
+
+
+def why_taken_back(tags: Mapping[str, str], command: PromoteModel) -> str | None:
+    """Why this attempt of a promotion had the traffic taken from its deployment; None if it had not."""
+    promotion, _, rest = tags.get(FAILED_ROLLOUT, "").partition("|")
+    attempt, _, why = rest.partition("|")
+    return why if (promotion, attempt) == (command.promotion_id, str(command.attempt)) else None
 
 
 def is_copy(tags: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ import yaml
 
 from emulator.azure_ml import AzureML
 from emulator.azure_ml.events import subscription_id
+from emulator.azure_monitor import AzureMonitor
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
 from emulator.control import Control
@@ -60,8 +61,10 @@ class LocalAzure:
         )
         verify = self.identities.verify
         self.event_grid = EventGrid(**shared, directory=directory, verify_token=verify)
+        self.azure_monitor = AzureMonitor()
         self.azure_ml = AzureML(
             **shared,
+            monitor=self.azure_monitor,
             topology=self._topology,
             storage=self.storage,
             directory=directory,
@@ -92,7 +95,7 @@ class LocalAzure:
         for service in (self.identities, self.storage, self.gateway, self.event_grid, self.azure_ml, self.service_bus):
             self._stack.push_async_callback(service.stop)
             await service.start()
-        for mounted in (self.storage, self.event_grid, self.azure_ml):
+        for mounted in (self.storage, self.event_grid, self.azure_ml, self.azure_monitor):
             self.gateway.mount(mounted.mounts())
         for controlled in (self.storage, self.event_grid, self.azure_ml, self.service_bus):
             self.control.add_routes(controlled.control_routes())

@@ -66,6 +66,11 @@ class Arm:
         self._location: str | None = None
 
     @property
+    def workspace_id(self) -> str:
+        """The ARM id of the workspace."""
+        return self._workspace.arm_id
+
+    @property
     def location(self) -> str:
         """The region of the workspace, such as `westeurope`."""
         if self._location is None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from azure.core.credentials import TokenCredential
@@ -12,7 +13,7 @@ from core.adapters.arm import ML_SCOPE, Arm, http_client
 from core.adapters.azure_ml_bodies import body_of, deployments, name_taken, provisioning, with_changes
 from core.commands import Operation
 from core.errors import Transient
-from core.ports import Deployment, DeploymentSpec, Endpoint, ScoringAnswer
+from core.ports import Deployment, DeploymentSpec, Endpoint, Metrics, ScoringAnswer
 
 LOG_LINES = 200
 ANSWER_LIMIT = 2000
@@ -47,6 +48,14 @@ class AzureMLOnlineEndpoints:
     def deployment_log(self, endpoint: str, name: str) -> str:
         body = {"containerType": "InferenceServer", "tail": LOG_LINES}
         return str(self._arm.post(f"/onlineEndpoints/{endpoint}/deployments/{name}/getLogs", body).get("content", ""))
+
+    def metrics(self, endpoint: str, deployment: str, *, since: datetime, percentile: int | None) -> Metrics:
+        from core.adapters.azure_monitor import deployment_metrics
+
+        endpoint_id = f"{self._arm.workspace_id}/onlineEndpoints/{endpoint}"
+        return deployment_metrics(
+            self._credential, self._arm.location, endpoint_id, deployment, since=since, percentile=percentile
+        )
 
     def create_endpoint(self, name: str, *, auth_mode: str, tags: Mapping[str, str]) -> Operation | None:
         from azure.ai.ml.entities import ManagedOnlineEndpoint

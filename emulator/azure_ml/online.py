@@ -97,6 +97,10 @@ class Endpoint:
         return self.state in TRANSITIONAL
 
     @property
+    def arm_id(self) -> str:
+        return f"{self.workspace.spec.arm_id}/onlineEndpoints/{self.name}"
+
+    @property
     def host(self) -> str:
         return f"{self.name.lower()}.{self.location}.inference.ml.azure.com"
 

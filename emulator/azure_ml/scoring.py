@@ -3,6 +3,7 @@
 Status codes and headers are those of the article on troubleshooting online endpoints.
 """
 
+import time
 from collections.abc import Callable, Collection
 from http import HTTPStatus
 
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from emulator.azure_ml.online import Deployment, Endpoint
 from emulator.azure_ml.online_endpoints import OnlineEndpoints
+from emulator.azure_monitor import AzureMonitor
 from emulator.clock import Clock
 from emulator.mounts import error_body
 from emulator.request_log import Entry
@@ -35,8 +37,11 @@ VerifyToken = Callable[[str | None, Collection[str]], Identity]
 
 
 class Scoring:
-    def __init__(self, *, endpoints: OnlineEndpoints, clock: Clock, verify_token: VerifyToken | None) -> None:
+    def __init__(
+        self, *, endpoints: OnlineEndpoints, clock: Clock, monitor: AzureMonitor, verify_token: VerifyToken | None
+    ) -> None:
         self._endpoints = endpoints
+        self._monitor = monitor
         self._clock = clock
         self._verify_token = verify_token
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +67,11 @@ class Scoring:
         if deployment is None or deployment.server is None:
             return _error(404, "NotFound", "The endpoint doesn't have any valid deployment with positive weight.")
         entry.detail["deployment"] = deployment.name
-        return await self._ask(deployment, request)
+        started = time.monotonic()
+        answer = await self._ask(deployment, request)
+        if request.path == "/score":
+            self._monitor.record(endpoint.arm_id, deployment.name, answer.status, time.monotonic() - started)
+        return answer
 
     def _bearer(self, endpoint: Endpoint, request: web.Request) -> str | None:
         """Who calls, in the endpoint's way to authenticate; None for nobody who may."""

@@ -20,6 +20,7 @@ from emulator.azure_ml.schedules import Schedules
 from emulator.azure_ml.scoring import Scoring, VerifyToken
 from emulator.azure_ml.steps import Steps
 from emulator.azure_ml.workspaces import Storage, Workspaces
+from emulator.azure_monitor import AzureMonitor
 from emulator.clock import Clock
 from emulator.faults import Faults
 from emulator.mounts import Handler, Mount
@@ -52,6 +53,7 @@ class AzureML:
         storage: Storage,
         directory: Path,
         publish: Publish,
+        monitor: AzureMonitor,
         verify_token: VerifyToken | None = None,
         environment_cache: Path = ENVIRONMENT_CACHE,
     ) -> None:
@@ -104,7 +106,7 @@ class AzureML:
         self._schedules = Schedules(
             workspaces=self._workspaces, operations=self._operations, pipelines=self._pipelines, clock=clock
         )
-        self._scoring = Scoring(endpoints=self._endpoints, clock=clock, verify_token=verify_token)
+        self._scoring = Scoring(endpoints=self._endpoints, clock=clock, monitor=monitor, verify_token=verify_token)
         self._control = AzureMLControl(
             workspaces=self._workspaces,
             jobs=jobs,

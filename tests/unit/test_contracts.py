@@ -23,7 +23,7 @@ from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWor
 from core.policy_check import LOOKED_AT, MISTAKES, Checked
 from core.policy_file import VALUE_LIMIT, parse
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
-from core.stages import BatchStage, RealtimeStage
+from core.stages import Analysis, BatchStage, RealtimeStage, Rollout
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT
 from tests.unit.builders import NOON, POLICY, PROD, a_batch_command, a_batch_stage, a_command
 
@@ -193,7 +193,7 @@ def test_every_tag_is_described() -> None:
     ("column", "written"),
     [
         (1, {*tags.provenance(a_command())}),
-        (2, {*tags.claim(a_command()), tags.STABLE, tags.VERIFIED}),
+        (2, {*tags.claim(a_command()), tags.STABLE, tags.VERIFIED, tags.PREVIOUS, tags.ROLLOUT, tags.FAILED_ROLLOUT}),
         (3, {*tags.deployment(a_command())}),
         (4, {*tags.schedule(a_batch_command(), a_batch_stage())}),
     ],
@@ -231,6 +231,8 @@ class Triggers(CronTrigger, RecurrenceTrigger):
         ("A scoring script", EnvironmentFile, "environment."),
         ("Every stage", Common, ""),
         ("A real-time stage", RealtimeStage, ""),
+        ("A rollout", Rollout, ""),
+        ("A rollout", Analysis, "analysis."),
         ("A batch stage", BatchStage, ""),
         ("A schedule", JobSchedule, ""),
         ("A schedule", Triggers, "trigger."),

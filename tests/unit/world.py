@@ -1,13 +1,14 @@
 """A pure model of a target workspace, in which a promotion is carried to its end by `decide` alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from core import batch, tags
+from core import batch, rollout, tags
 from core.endpoints import decide
 from core.outcomes import Done, Outcome, Parked, Refused
-from core.ports import CopyStatus, Deployment, Endpoint, Job, JobStatus, Provisioning, Schedule, TargetAsset
+from core.ports import CopyStatus, Deployment, Endpoint, Job, JobStatus, Metrics, Provisioning, Schedule, TargetAsset
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
 from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint
 
@@ -31,6 +32,9 @@ class World:
     components: dict[str, TargetAsset] = field(default_factory=dict)
     jobs: dict[str, JobStatus] = field(default_factory=dict)
     schedule: Schedule | None = None
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    now: datetime = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    tick: timedelta = timedelta(seconds=60)
 
     @property
     def live(self) -> int:
@@ -42,7 +46,8 @@ class World:
         )
 
     def settle(self) -> None:
-        """What is under way comes to its end."""
+        """What is under way comes to its end, and time passes."""
+        self.now += self.tick
         if self.endpoint is not None and self.endpoint.provisioning is DELETING:
             self.endpoint, self.deployments = None, {}
         if self.endpoint is not None:
@@ -92,6 +97,9 @@ class World:
                 return replace(seen, test_job=job)
             case Look.SCHEDULE:
                 return replace(seen, schedule=self.schedule)
+            case Look.METRICS:
+                found = self.metrics.get(command.deployment, Metrics(requests=0, failed=0))
+                return replace(seen, metrics=found)
 
     def _asset(self, kind: str) -> TargetAsset | None:
         return TargetAsset(id=kind) if kind in self.assets else None
@@ -180,9 +188,15 @@ class World:
                 else:
                     unasked = wanted.recipe.sample_request is None
                     assert do.name in self.asked or unasked, "traffic for what did not answer"
-                stable = {**self.endpoint.tags, **tags.claim(command), tags.STABLE: do.name}
-                changes = {"tags": stable, "traffic": {do.name: 100}, "provisioning": CHANGING}
-                self.endpoint = self.endpoint.model_copy(update=changes)
+                traffic = rollout.shared(self.endpoint.traffic, do.name, do.share)
+                assert traffic[do.name] == do.share
+                self._write(rollout.shifted_tags(wanted, self.endpoint, do, ""), traffic)
+            case Effect.TAKE_TRAFFIC_BACK:
+                traffic, marks = rollout.restored(wanted, self.endpoint, do)
+                assert do.name not in traffic
+                self._write(marks, traffic)
+            case Effect.KEEP_LOG:
+                return replace(seen, log="log")
             case Effect.RETIRE | Effect.CLEAN_UP | Effect.DELETE_FAILED_DEPLOYMENT:
                 assert not self.is_live(do.name), "a live deployment would be deleted"
                 assert tags.is_copy(self.deployments[do.name].tags), "what somebody else deployed would be deleted"
@@ -190,22 +204,29 @@ class World:
                 self.deployments[do.name] = gone
             case _:
                 raise AssertionError(do)
+        assert self.live in (0, 100), f"the traffic sums to {self.live}"
         assert self.live > 0 or live_before == 0, "a live endpoint lost all its traffic"
         return unseen
+
+    def _write(self, marks: dict[str, str], traffic: dict[str, int]) -> None:
+        assert self.endpoint is not None
+        assert all(self.deployments[name].provisioning is Provisioning.SUCCEEDED for name in traffic)
+        changes = {"tags": marks, "traffic": traffic, "provisioning": CHANGING}
+        self.endpoint = self.endpoint.model_copy(update=changes)
 
 
 def deliver(world: World, wanted: Wanted, *, effects: int = 99) -> Outcome | None:
     """One delivery; None if it dies after so many effects."""
     seen = Seen()
     for _ in range(60):
-        step = decide(wanted, seen)
+        step = decide(replace(wanted, now=world.now), seen)
         if isinstance(step, Look):
             seen = world.look(wanted, seen, step)
         elif isinstance(step, Do):
             if effects == 0:
                 return None
             effects -= 1
-            seen = world.perform(wanted, seen, step)
+            seen = world.perform(replace(wanted, now=world.now), seen, step)
         else:
             return step
     raise AssertionError(f"a delivery that does not end: {step}")

@@ -12,6 +12,7 @@ from azure.ai.ml import MLClient
 from azure.identity import ManagedIdentityCredential
 
 from emulator.azure_ml import AzureML
+from emulator.azure_monitor import AzureMonitor
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
 from emulator.control import Control
@@ -40,6 +41,7 @@ class Emulator:
         self._storage = Storage(
             accounts=topology.storage_accounts, directory=directory, ca=self.ca, clock=clock, identities=self.identities
         )
+        self._monitor = AzureMonitor()
         self._azure_ml = AzureML(
             topology=topology,
             clock=clock,
@@ -48,10 +50,11 @@ class Emulator:
             storage=self._storage,
             directory=directory,
             publish=self._publish,
+            monitor=self._monitor,
             verify_token=self.identities.verify,
             environment_cache=directory / "environments",
         )
-        self.gateway.mount([*self._storage.mounts(), *self._azure_ml.mounts()])
+        self.gateway.mount([*self._storage.mounts(), *self._azure_ml.mounts(), *self._monitor.mounts()])
         self.control.add_routes(self._azure_ml.control_routes())
         self._parts = (self.identities, self._storage, self._azure_ml, self.gateway, self.control)
 
