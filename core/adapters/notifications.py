@@ -4,11 +4,12 @@ import logging
 from collections.abc import Sequence
 
 from azure.core.credentials import TokenCredential
+from azure.core.exceptions import ResourceNotFoundError
 from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridPublisherClient
 
 from core.adapters.faults import translated
-from core.errors import Blocked, Reason, Refusal
+from core.errors import Blocked, Reason
 from core.notifications import Notification
 
 # A promotion must not wait for those who listen: what takes longer is brought by the timer.
@@ -26,19 +27,17 @@ class EventGridTopic:
 
     def publish(self, events: Sequence[Notification]) -> None:
         """Nothing is tried twice here. Raises as the port says."""
-        try:
-            with translated("publishing notifications"):
+        with translated("publishing notifications"):
+            try:
                 self._client.send(
                     [_cloud_event(event) for event in events],
                     retry_total=0,
                     connection_timeout=CONNECT_SECONDS,
                     read_timeout=READ_SECONDS,
                 )
-        except Refusal as refusal:
-            if refusal.reason is not Reason.TARGET_NOT_FOUND:
-                raise
-            remedy = "Correct PROMOTION_NOTIFICATIONS_ENDPOINT, or create the topic."
-            raise Blocked(refusal.reason, str(refusal), remedy=remedy) from refusal
+            except ResourceNotFoundError as error:  # which the client raises anew, without the answer's status
+                remedy = "Correct PROMOTION_NOTIFICATIONS_ENDPOINT, or create the topic."
+                raise Blocked(Reason.TARGET_NOT_FOUND, f"there is no topic {self._endpoint}", remedy=remedy) from error
 
 
 def _cloud_event(event: Notification) -> CloudEvent[dict[str, object]]:
