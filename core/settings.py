@@ -60,7 +60,7 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         missing.append(
             f"{SERVICE_BUS}__fullyQualifiedNamespace: the Service Bus namespace, NAME.servicebus.windows.net"
         )
-    minutes = environment.get(OVERDUE_MINUTES, "").strip()
+    minutes = _minutes(environment.get(OVERDUE_MINUTES, "").strip() or str(OVERDUE_AFTER // timedelta(minutes=1)))
     settings = Settings(
         queue=required(QUEUE, "name of the Service Bus queue for promotion commands"),
         service_bus=ServiceBusConnection(namespace, connection_string),
@@ -68,7 +68,7 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         ledger_blobs=required(LEDGER_BLOBS, "https://ACCOUNT.blob.core.windows.net"),
         platform_authentication=environment.get(PLATFORM_AUTHENTICATION, "").strip().lower() == "true",
         notifications=environment.get(NOTIFICATIONS, "").strip() or None,
-        overdue_after=timedelta(minutes=int(minutes)) if minutes.isdecimal() else OVERDUE_AFTER,
+        overdue_after=timedelta(minutes=minutes or 0),
         policy=app_root / (environment.get(POLICY, "").strip() or "promotion.yaml"),
     )
     required(RECONCILE_SCHEDULE, "when tags and lost messages are looked for: NCRONTAB, such as 0 */5 * * * *")
@@ -76,12 +76,16 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         missing.append(
             f"{NOTIFICATIONS}: endpoint of an Event Grid topic, https://TOPIC.REGION-1.eventgrid.azure.net/api/events"
         )
-    if minutes and not (minutes.isdecimal() and 0 < int(minutes) <= LONGEST_OVERDUE_MINUTES):
-        missing.append(
-            f"{OVERDUE_MINUTES}: whole minutes from 1 to {LONGEST_OVERDUE_MINUTES}, {OVERDUE_AFTER // timedelta(minutes=1)} without it"
-        )
+    if minutes is None:
+        missing.append(f"{OVERDUE_MINUTES}: whole minutes, from 1 to {LONGEST_OVERDUE_MINUTES}")
     if not settings.policy.is_file():
         missing.append(f"{POLICY}: path of the promotion policy; there is no file {settings.policy}")
     if missing:
         raise SettingsInvalid("settings are missing:\n" + "\n".join(f"  {line}" for line in missing))
     return settings
+
+
+def _minutes(text: str) -> int | None:
+    """The number, if it is one and within bounds."""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(LONGEST_OVERDUE_MINUTES)) else 0
+    return number if 0 < number <= LONGEST_OVERDUE_MINUTES else None

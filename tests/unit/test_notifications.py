@@ -1,6 +1,7 @@
 """What people are told about a promotion: the life of a row as a table of changes and the notices that they owe."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from core.commands import Order, Verb
 from core.errors import Reason
 from core.ledger import NoticeType, Promotion, State
-from core.notifications import DATA, KEPT, TEXT_LIMIT, Notification, noted, noted_overdue, notifications
+from core.notifications import DATA, KEPT, TEXT_LIMIT, Notification, PromotionData, noted, noted_overdue, notifications
 from tests.unit.builders import NOON, a_command
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "contracts" / "schemas"
@@ -218,3 +219,28 @@ def test_data_of_another_state_is_none_of_this_type() -> None:
     (live,) = notifications(lived(SUCCEEDED))
     with pytest.raises(ValidationError):
         DATA[NoticeType.PARKED].model_validate(live.data.model_dump())
+
+
+# -------------------------------------------------------------------------------------------------------------- contract
+
+CONTRACT = (SCHEMAS.parent / "notifications.md").read_text(encoding="utf-8")
+
+
+def test_every_type_is_described() -> None:
+    _, _, types = CONTRACT.partition("\n## Types\n")
+    assert set(re.findall(r"^\| `(Promotion\.\w+)` \|", types, re.MULTILINE)) == set(NoticeType)
+
+
+def test_every_field_of_the_data_is_described() -> None:
+    rows = [line.split("|")[1] for line in CONTRACT.partition("\n## Data\n")[2].splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PromotionData.model_fields)
+
+
+def test_the_example_is_one() -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", CONTRACT, re.DOTALL)
+    event = json.loads(example)
+    Draft202012Validator(json.loads((SCHEMAS / f"{event['type']}.json").read_text())).validate(event["data"])
+    found = Notification.model_validate({name: event[name] for name in Notification.model_fields})
+    assert DATA[found.type].model_validate(event["data"]).model_dump(mode="json") == event["data"]
+    assert f"last {KEPT} notices" in CONTRACT
+    assert f"after {TEXT_LIMIT} characters" in CONTRACT
