@@ -92,7 +92,7 @@ def _news(row: Promotion) -> list[Notice]:
 def _kind(row: Promotion) -> NoticeType | None:
     """What the row says to people as it is; None if it is simply under way."""
     if row.state.is_final:
-        return _OF_FINAL[row.state]
+        return _OF_FINAL.get(row.state)
     if row.reason is Reason.DEAD_LETTERED:
         return NoticeType.DEAD_LETTERED
     if row.state is State.PARKED:

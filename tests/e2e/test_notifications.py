@@ -28,12 +28,14 @@ def live(azure: LocalAzure, promotion: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_live_is_told_and_a_topic_that_is_down_loses_nothing(local_azure: LocalAzure, tmp_path: Path) -> None:
-    first = register(local_azure, "told", models.regression_with_example(tmp_path, slope=3.0), promote_to="prod")
+    first = register(local_azure, "told", models.regression_with_example(tmp_path, slope=3.0), **{"promote-to": "prod"})
     row = local_azure.wait_for_end("told", first)
     assert_live(live(local_azure, row), row)
 
     down = local_azure.control.plant(service="event_grid", path="^/api/events$", status=503, times=1000)
-    second = register(local_azure, "told", models.regression_with_example(tmp_path, slope=5.0), promote_to="prod")
+    second = register(
+        local_azure, "told", models.regression_with_example(tmp_path, slope=5.0), **{"promote-to": "prod"}
+    )
     row = local_azure.wait_for_end("told", second)
     assert row["state"] == "succeeded", "a topic that is down fails no promotion"
     local_azure.wait_for(lambda: local_azure.control.fault(down)["met"] or None, what="the topic refusing to be told")
