@@ -103,21 +103,34 @@ def test_a_schedule_scores_what_is_there_with_the_promoted_version(local_azure: 
     assert names == [row["result"]["deployment"]], "the version before is retired"
 
 
-def test_a_version_that_cannot_score_changes_nothing(local_azure: LocalAzure, tmp_path: Path) -> None:
-    """Its test job fails, and the reason is told with the script's own words."""
-    name = "hourly-broken"
-    good = promoted(local_azure, name, notebook.custom_script(tmp_path / "good"))
-    assert good["state"] == "succeeded", good["why"]
-    broken = notebook.custom_script(tmp_path / "broken")
-    script = broken.folder / "score.py"
-    script.write_text(script.read_text() + "\ndef run(data):\n    raise ZeroDivisionError('divides by nothing')\n")
+def worse(trained: Trained, code: str) -> Trained:
+    """The same model with this at the end of its scoring script."""
+    script = trained.folder / "score.py"
+    script.write_text(script.read_text() + code)
+    return trained
 
-    row = promoted(local_azure, name, broken, "2")
 
+def test_a_version_that_scores_worse_changes_nothing(local_azure: LocalAzure, tmp_path: Path) -> None:
+    """One version cannot score at all, which is told with the script's own words; another fails for one file more."""
+    name = "compared-wine"
+    good = notebook.custom_script(tmp_path / "good")
+    rows = good.rows
+    put(local_azure, name, {"few.csv": rows.head(3).to_csv(index=False), "many.csv": rows.to_csv(index=False)})
+    live = promoted(local_azure, name, good)
+    assert live["state"] == "succeeded", live["why"]
+
+    broken = "\ndef run(data):\n    raise ZeroDivisionError('divides by nothing')\n"
+    row = promoted(local_azure, name, worse(notebook.custom_script(tmp_path / "broken"), broken), "2")
     assert (row["state"], row["reason"]) == ("refused", "test_job_failed"), row["why"]
     assert "divides by nothing" in row["result"]["log"]
+
+    picky = "\n_run = run\ndef run(data):\n    assert len(json.loads(data)['data']) > 3\n    return _run(data)\n"
+    row = promoted(local_azure, name, worse(notebook.custom_script(tmp_path / "picky"), picky), "3")
+    assert (row["state"], row["reason"]) == ("refused", "comparison_failed"), row["why"]
+    assert "1 of its files failed, 0 of the version that is live" in row["why"]
+
     client = local_azure.ml_client(local_azure.endpoints["targets"]["prod"])
-    assert client.batch_endpoints.get(name).defaults.deployment_name == good["result"]["deployment"]
+    assert client.batch_endpoints.get(name).defaults.deployment_name == live["result"]["deployment"]
     assert client.schedules.get(name).tags["promotion-version"] == "1"
 
 

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core import batch, tags
 from core.commands import Phase, PromoteModel
 from core.endpoints import decide
 from core.errors import Reason
 from core.outcomes import Done, Parked, Refused, Waiting
-from core.ports import Job, JobStatus, Provisioning, Schedule, TargetAsset
-from core.steps import UNSEEN, Do, Effect, Look, Seen, Step
+from core.ports import Job, JobStatus, Provisioning, Schedule, TargetAsset, TestSummary
+from core.stages import Comparison
+from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen
 from tests.unit.builders import (
     NOON,
     a_batch_command,
@@ -191,6 +193,58 @@ def test_a_schedule_is_written_again_when_what_it_says_changes(change: dict[str,
 def test_a_pause_by_hand_is_told_from_one_of_the_policy(enabled: bool, state: str, paused_by_hand: bool) -> None:
     found = a_schedule(enabled=enabled, tags=tags.schedule(COMMAND, a_batch_stage()) | {tags.SCHEDULE_STATE: state})
     assert batch.is_paused_by_hand(found) is paused_by_hand
+
+
+COMPARED = a_batch_command(
+    stages=(a_batch_stage(test_data="azureml://datastores/d/paths/t/", comparison=Comparison(rows=10, failed_files=1)),)
+)
+BEFORE = TestSummary(files=4, failed_files=1, rows=100, data="d")
+
+
+def compared(summary: TestSummary | Unseen | None, before: str = str(BEFORE)) -> Step:
+    command = COMPARED
+    endpoint = an_endpoint(command, tags=tags.claim(command) | {tags.TESTED: before})
+    job = Job(name=batch.test_job_name(command), status=JobStatus.COMPLETED, detail="Completed")
+    seen = Seen(
+        endpoint=endpoint, deployments=(a_deployment(command),), component=COMPONENT, test_job=job, summary=summary
+    )
+    return decide(a_wanted(command, a_batch_recipe()), seen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "why"),
+    [
+        ({}, str(BEFORE), None),
+        ({"failed_files": 2, "rows": 90}, str(BEFORE), None),
+        ({"failed_files": 3}, str(BEFORE), "3 of its files failed, 1 of the version that is live"),
+        ({"rows": 89}, str(BEFORE), "it made 89 predictions, the version that is live 100"),
+        ({"rows": 111}, str(BEFORE), "it made 111 predictions, the version that is live 100"),
+        ({"rows": 1, "data": "other"}, str(BEFORE), None),
+        ({"rows": 1}, "", None),
+        ({"rows": 1}, "nonsense", None),
+    ],
+)
+def test_a_test_job_is_compared_with_that_of_the_live_version(
+    changes: dict[str, Any], before: str, why: str | None
+) -> None:
+    step = compared(BEFORE.model_copy(update=changes), before)
+    if why is None:
+        assert step == Do(Effect.SHIFT_TRAFFIC, COMPARED.deployment)
+    else:
+        assert isinstance(step, Refused)
+        assert (step.reason, why in step.why) == (Reason.COMPARISON_FAILED, True)
+
+
+def test_what_is_compared_is_looked_at_and_must_be_there() -> None:
+    assert compared(UNSEEN) == Look.SUMMARY
+    step = compared(None)
+    assert isinstance(step, Refused)
+    assert "no summary.json" in step.why
+
+
+def test_a_comparison_needs_data_that_stays_the_same() -> None:
+    with pytest.raises(ValidationError, match="comparison needs test_data"):
+        a_batch_stage(comparison=Comparison())
 
 
 @pytest.mark.parametrize(
