@@ -110,6 +110,7 @@ class PromoteModel(_Message):
     trigger: Trigger
     requested_by: str
     requested_at: AwareDatetime
+    run_id: str | None = Field(None, description="The run that it was promoted from, when it completed.")
     rule: str
     policy_digest: str
     manifest_digest: str

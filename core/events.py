@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import Reason, Refusal
 
@@ -82,13 +82,19 @@ class ModelRegistered(_Fact):
 
 
 class RunEnded(_Fact):
-    """A run completed, or failed (`completed` tells which: Event Grid has one event type for each)."""
+    """A run completed, or failed (`completed` tells which: Event Grid has one event type for each).
+
+    `experiment`, `tags` and `properties` are hints: they serve to leave a run alone without a request, and nothing else.
+    """
 
     event_id: str
     source: WorkspaceId
     run_id: str
     completed: bool
     time: datetime | None = None
+    experiment: str | None = None
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    properties: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -141,9 +147,17 @@ def parse(envelope: Mapping[str, Any]) -> Fact:
     if event_type == MODEL_REGISTERED:
         model, version = _model_version(subject, _data(fields))
         return ModelRegistered(event_id=event_id, source=workspace, model=model, version=version, time=time)
-    run_id = _run_id(subject, _data(fields))
-    completed = event_type == RUN_COMPLETED
-    return RunEnded(event_id=event_id, source=workspace, run_id=run_id, completed=completed, time=time)
+    data = _data(fields)
+    return RunEnded(
+        event_id=event_id,
+        source=workspace,
+        run_id=_run_id(subject, data),
+        completed=event_type == RUN_COMPLETED,
+        time=time,
+        experiment=data["experimentname"] if isinstance(data.get("experimentname"), str) else None,
+        tags=_texts(data.get("runtags")),
+        properties=_texts(data.get("runproperties")),
+    )
 
 
 def _malformed(message: str) -> Refusal:
@@ -194,13 +208,28 @@ def _model_version(subject: str, data: Mapping[str, Any]) -> tuple[str, str]:
 def _asset_part(field: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise _malformed(f"the event has no {field}")
-    if len(value) > NAME_LIMIT or not _ASSET_PART.fullmatch(value):
+    if not is_asset_name(value):
         raise _malformed(f"{field} {value[:80]!r} is no valid Azure ML name")
     return value
 
 
+def _texts(values: object) -> dict[str, str]:
+    found = values if isinstance(values, Mapping) else {}
+    return {str(key): value for key, value in found.items() if isinstance(value, str)}
+
+
 def _run_id(subject: str, data: Mapping[str, Any]) -> str:
     run_id = data.get("runid") or subject.rpartition("/runs/")[2]
-    if not isinstance(run_id, str) or len(run_id) > NAME_LIMIT or not _RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise _malformed("the event has no valid runId")
-    return run_id
+    return str(run_id)
+
+
+def is_run_id(value: object) -> bool:
+    """Whether this may become part of a URL as the id of a run."""
+    return isinstance(value, str) and len(value) <= NAME_LIMIT and _RUN_ID.fullmatch(value) is not None
+
+
+def is_asset_name(value: str) -> bool:
+    """Whether this may be the name or version of an asset, and become part of a URL."""
+    return len(value) <= NAME_LIMIT and _ASSET_PART.fullmatch(value) is not None

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from core.events import WorkspaceId
 from core.mlmodel import MLMODEL, parse_mlmodel
-from core.origin import Evidence
+from core.origin import Evidence, Run
 from core.packaging import READABLE_LIMIT, Manifest
 from core.ports import Source, SourceModel
 from core.recipes import Folder
@@ -43,6 +43,24 @@ class StoredFolder:
         if path not in self._texts:
             self._texts[path] = self.source.read(self.manifest, path)
         return self._texts[path]
+
+
+@dataclass(frozen=True)
+class StoredArtifacts:
+    """`core.runs.Artifacts` of a source workspace; each listing is read once."""
+
+    source: Source
+    workspace: WorkspaceId
+    _paths: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+
+    def steps(self, run_id: str) -> tuple[Run, ...]:
+        return self.source.steps(self.workspace, run_id)
+
+    def paths(self, run_id: str) -> tuple[str, ...]:
+        if run_id not in self._paths:
+            found = self.source.run_folder(self.workspace, run_id, "")
+            self._paths[run_id] = found.paths() if found else ()
+        return self._paths[run_id]
 
 
 @dataclass

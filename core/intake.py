@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core import asks, tags
+from core import asks, runs, tags
 from core import policy as rules
 from core.commands import MESSAGE_LIMIT, Order, PromoteModel, Verb, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
 from core.events import Fact, ModelRegistered, RunEnded, WorkspaceId, parse
-from core.evidence import Findings, gather
+from core.evidence import Findings, StoredArtifacts, gather
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Memo, Promotion, State
-from core.origin import OVERRIDE_TAG, Classification, classify
+from core.mlmodel import MLMODEL
+from core.once import promoted_already
+from core.origin import OVERRIDE_TAG, Classification, Evidence, Run, classify
 from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
@@ -27,16 +29,21 @@ from core.recipes import Material, Packaged, package
 log = logging.getLogger(__name__)
 
 SUBJECT_LIMIT = 500
+# Asked for by nobody: what one of them has promoted, the other leaves alone.
+EVENTS = frozenset({Trigger.MODEL_REGISTERED, Trigger.RUN_COMPLETED})
 TAG_EVENT = "promotion.tag"
 
 
 class _Ignored(Exception):
     """No rule asks for anything: normal, and recorded."""
 
-    def __init__(self, reason: Reason, why: str, verdicts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, reason: Reason, why: str, verdicts: tuple[str, ...] = (), *, promotion_id: str | None = None
+    ) -> None:
         super().__init__(why)
         self.reason = reason
         self.verdicts = verdicts
+        self.promotion_id = promotion_id
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,12 @@ class Decided:
     model: SourceModel
     evidence: str
     verdicts: tuple[rules.Verdict, ...]
+    run_id: str | None
+
+    def is_to_register(self, policy: Policy) -> bool:
+        """Whether the output of a run becomes a registered model of its source first."""
+        from_run = self.command.trigger is Trigger.RUN_COMPLETED and self.run_id is not None
+        return from_run and policy.sources[self.command.source_name].register_models
 
 
 @contextmanager
@@ -121,7 +134,8 @@ class Intake:
             promotion = handle()
         except _Ignored as ignored:
             changes = {"outcome": EventOutcome.IGNORED, "reason": ignored.reason, "why": str(ignored)}
-            record = record.model_copy(update=changes | {"verdicts": ignored.verdicts})
+            more = {"verdicts": ignored.verdicts, "promotion_id": ignored.promotion_id}
+            record = record.model_copy(update=changes | more)
         except Refusal as refusal:
             changes = {"outcome": EventOutcome.REFUSED, "reason": refusal.reason, "why": str(refusal)}
             record = record.model_copy(update=changes | {"remedy": refusal.remedy})
@@ -159,8 +173,68 @@ class Intake:
                 remedy="Add it to `sources`, or remove the Event Grid subscription of that workspace.",
             )
         if isinstance(fact, RunEnded):
-            raise _Ignored(Reason.NOT_A_TRIGGER, "no rule promotes from a run; a registered model does")
+            return self._run_ended(fact, source_name)
         return self._model_registered(fact, source_name)
+
+    # ------------------------------------------------------------------------------------------------------------- runs
+
+    def _run_ended(self, fact: RunEnded, source_name: str) -> Promotion:
+        """What the event tells by itself comes first: the ends of most runs cost no request."""
+        if not fact.completed:
+            raise _Ignored(Reason.RUN_FAILED, f"run {fact.run_id} failed; only completed runs are promoted")
+        if not rules.could_concern_run(self._policy, source_name, fact.experiment):
+            why = f"no rule promotes from this run (experiment {fact.experiment!r}); a registered model does"
+            raise _Ignored(Reason.NOT_A_TRIGGER, why)
+        if found := runs.nothing_by_itself(Run(id=fact.run_id, tags=fact.tags, properties=fact.properties)):
+            raise _Ignored(*found)
+        return self._promote_run(fact.source, source_name, fact.run_id)
+
+    def _promote_run(self, source: WorkspaceId, source_name: str, run_id: str) -> Promotion:
+        """As if the output of the run were a registered version; where the policy says so, it becomes one first."""
+        run = self._source.run(source, run_id)
+        if found := runs.nothing_by_itself(run.run):
+            raise _Ignored(*found)
+        if not runs.has_completed(run):
+            raise _Ignored(Reason.RUN_FAILED, f"run {run_id} is {run.status}; only completed runs are promoted")
+        facts = ModelFacts(
+            source=source_name,
+            experiment=run.experiment,
+            origin=classify(Evidence(tags=run.run.tags, runs=(run.run,))).origin,
+            tags=run.run.tags,
+            trigger=Trigger.RUN_COMPLETED,
+        )
+        rule, verdicts = rules.judge(self._policy, facts)
+        if rule is None:
+            raise _Ignored(Reason.NO_RULE_MATCHES, "no rule matches", _lines(verdicts))
+        output = runs.find_output(run, rule.output, StoredArtifacts(self._source, source), rule=rule.name)
+        model = runs.as_model(run, output, name=rule.model_of(run.experiment))
+        findings = gather(self._source, source, model)
+        if MLMODEL in findings.folder.manifest.paths():
+            model = model.model_copy(update={"model_type": runs.MLFLOW})
+        origin = self._origin(classify(findings.evidence), rule)
+        decided, verdicts = rules.judge(self._policy, facts.model_copy(update={"origin": origin.origin}))
+        if decided != rule:
+            why = f"rule {rule.name!r} is about the run, and not about its output {output.name}, of origin {origin}"
+            raise _Ignored(Reason.NO_RULE_MATCHES, why, _lines(verdicts))
+        packaged = package(self._material(findings, model, origin, rule))
+        command = self._command(source, source_name, model, origin, packaged, rule, Trigger.RUN_COMPLETED, None, run_id)
+        evidence = f"run {run_id} completed, its output is {model.uri}; {origin}"
+        return self._open(Decided(command, packaged, rule, model, evidence, verdicts, run_id))
+
+    def _register(self, source: WorkspaceId, model: SourceModel, packaged: Packaged, run_id: str) -> None:
+        """Register the output in the source, with the run's name on it: a repeat finds the version that is there."""
+        tagged = model.model_copy(update={"tags": {tags.RUN: run_id}})
+        found = self._source.register(source, tagged, flavors=packaged.recipe.flavors)
+        if found.tags.get(tags.RUN) != run_id:
+            raise Refusal(
+                Reason.MODEL_NAME_TAKEN,
+                f"the source has another model {model.name}:{model.version}, which is not the output of run {run_id}",
+                remedy="Set another `register_as` in the rule, or register the output by hand.",
+            )
+        if found.archived:
+            raise _Ignored(Reason.MODEL_ARCHIVED, f"{model.name}:{model.version}, its output, is archived")
+
+    # ----------------------------------------------------------------------------------------------------------- models
 
     def request(self, source_name: str, model: str, version: str, order: Order, rule: str | None = None) -> Promotion:
         """What a person asks for: promote this model version, by the rule that the policy has for it.
@@ -230,6 +304,10 @@ class Intake:
             raise _Ignored(Reason.MODEL_ARCHIVED, f"{model.name}:{model.version} is archived")
         if tags.is_copy(model.tags):
             raise _Ignored(Reason.OWN_COPY, f"{model.name}:{model.version} was put here by a promotion")
+        if trigger is Trigger.MODEL_REGISTERED and (run_id := runs.registered_for(model)):
+            row = self._promote_run(source, source_name, run_id)
+            why = f"this service registered it as the output of run {run_id}, which {row.id} promotes"
+            raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=row.id)
         facts = ModelFacts(source=source_name, name=model.name, origin=None, tags=model.tags, trigger=trigger)
         candidate, verdicts = rules.judge(policy, facts)
         if candidate is None:
@@ -242,8 +320,9 @@ class Intake:
         if expected not in (None, rule.name):
             raise _Ignored(Reason.NO_RULE_MATCHES, f"rule {expected!r} is not the one that decides", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        command = self._command(source, source_name, model, origin, packaged, rule, trigger, order)
-        return Decided(command, packaged, rule, model, str(origin), verdicts)
+        root = findings.evidence.runs[-1].id if findings.evidence.runs else None
+        command = self._command(source, source_name, model, origin, packaged, rule, trigger, order, None)
+        return Decided(command, packaged, rule, model, str(origin), verdicts, root)
 
     def _note_ask(self, decided: Decided) -> None:
         """A tag that the promotion of the registration fulfils has been heard: the timer must not take it for a new ask."""
@@ -262,7 +341,8 @@ class Intake:
             raise Refusal(
                 Reason.ORIGIN_UNKNOWN,
                 f"rule {candidate.name!r} would promote it, but its origin is {found}",
-                remedy=f"Tag the model version `{OVERRIDE_TAG}: designer`, `notebook` or `automl` and register it again, "
+                remedy=f"Tag the model version `{OVERRIDE_TAG}: designer`, `notebook` or `automl` and register it again "
+                "(of a run: tag the job when it is submitted), "
                 "or say in the rule what such models are to be taken for: `origin_if_unknown`.",
             )
         because = (*found.because, f"rule {candidate.name!r} takes unknown origins for it")
@@ -289,7 +369,9 @@ class Intake:
         rule: Rule,
         trigger: Trigger,
         order: Order | None,
+        run_id: str | None,
     ) -> PromoteModel:
+        """`run_id` is that of the run whose output this is, if that was not registered."""
         assert origin.origin is not None  # noqa: S101 - refused before
         manifest, how = packaged.manifest, packaged.recipe
         path = path_id(source, model.name, model.version, rule.name)
@@ -304,6 +386,7 @@ class Intake:
             trigger=trigger,
             requested_by=order.by if order else model.created_by,
             requested_at=order.at if order else self._now(),
+            run_id=run_id,
             rule=rule.name,
             policy_digest=self._policy_digest,
             manifest_digest=manifest.digest,
@@ -325,6 +408,9 @@ class Intake:
         """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
         manifest, how = decided.packaged.manifest, decided.packaged.recipe
         command, order = decided.command, decided.command.order
+        self._check_it_is_no_output(decided)
+        if decided.is_to_register(self._policy):
+            self._register(command.source, decided.model, decided.packaged, str(decided.run_id))
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
         row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=decided.evidence))
@@ -339,6 +425,17 @@ class Intake:
         if row.state is State.REQUESTED and row.command is not None:
             self._queue.send(PromoteModel.model_validate_json(row.command))
         return row
+
+    def _check_it_is_no_output(self, decided: Decided) -> None:
+        """Raises _Ignored for the registration of what was promoted when its run completed, and the other way round."""
+        command, run_id = decided.command, decided.run_id
+        if run_id is None or command.trigger not in EVENTS:
+            return
+        if not rules.could_concern_run(self._policy, command.source_name, None):
+            return
+        if other := promoted_already(self._ledger, command, run_id):
+            why = f"these files are the output of run {run_id}, which {other} promotes"
+            raise _Ignored(Reason.PROMOTED_FROM_RUN, why, promotion_id=other)
 
     def _is_new(self, row: Promotion, order: Order) -> bool:
         """Whether an order asks for a new attempt of a promotion that has ended: not if it was accepted before."""

@@ -58,6 +58,7 @@ class Run(_Value):
     """A job or run, as far as it tells how its outputs were made. `parent` is the run above it, None for a root."""
 
     id: str
+    name: str | None = None
     job_type: str | None = None
     parent: str | None = None
     properties: Mapping[str, str] = Field(default_factory=dict)
@@ -185,11 +186,11 @@ class _Job:
         # An Automated ML step trains in whoever's pipeline it is: the nearest run says more than the root.
         if made := next((sign for run in runs if (sign := _automl_run(run))), None):
             return made
-        if scoring := next((run for run in runs if _is_batch_scoring(run)), None):
+        if scoring := next((run for run in runs if is_batch_scoring(run)), None):
             self.noted.append(f"run {scoring.id} is of a batch endpoint: it scores with models and trains none")
             return None
         root = runs[-1]
-        if _is_part(root):
+        if is_part(root):
             self.noted.append(f"run {root.id} is part of a run that cannot be read: what made it is not known")
             return None
         if _is_pipeline(root):
@@ -216,8 +217,15 @@ def _kind(run: Run) -> str:
     return f"a {run.job_type} job" if run.job_type else "a run"
 
 
-def _is_part(root: Run) -> bool:
-    return root.parent is not None or _folded(root.properties).get("azureml.runsource") == "azureml.steprun"
+def is_part(run: Run) -> bool:
+    """Whether it is a step, a trial or anything else below another run."""
+    properties = _folded(run.properties)
+    templates = (properties.get("runtemplate"), properties.get("run_template"))
+    return (
+        run.parent is not None
+        or properties.get("azureml.runsource") == "azureml.steprun"
+        or "automl_child" in templates
+    )
 
 
 def _is_pipeline(run: Run) -> bool:
@@ -253,7 +261,8 @@ def _automl_run(run: Run) -> Sign | None:
     return None
 
 
-def _is_batch_scoring(run: Run) -> bool:
+def is_batch_scoring(run: Run) -> bool:
+    """Whether it is the run of a batch endpoint."""
     properties, tags = _folded(run.properties), _folded(run.tags)
     return (
         any(properties.get(key) == "batchdeployment" for key in ("runsource", "azureml.runlineagetype"))

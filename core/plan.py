@@ -97,6 +97,11 @@ def plan(target: Target, wanted: Wanted) -> Plan:
 class _Walk:
     """The steps of one walk, what was seen first, and what would be seen at its end."""
 
+    @property
+    def changes(self) -> bool:
+        """A claim alone says who was last; nothing else of the target is changed by it."""
+        return any(each.step != Effect.CLAIM_ENDPOINT.value for each in self.steps)
+
     def __init__(self) -> None:
         self.steps: list[PlannedStep] = []
         self.before = Seen()
@@ -141,7 +146,7 @@ def _told(wanted: Wanted, walk: _Walk, *, parked: Parked | None) -> Plan:
     following = command.stages[command.stage_number + 1 :]
     return Plan(
         outcome=outcome,
-        changes=bool(walk.steps),
+        changes=walk.changes,
         model=command.model,
         version=command.version,
         target=command.stage.target,
@@ -149,7 +154,7 @@ def _told(wanted: Wanted, walk: _Walk, *, parked: Parked | None) -> Plan:
         why=why,
         remedy=remedy,
         reason=reason,
-        steps=tuple(walk.steps),
+        steps=tuple(walk.steps) if walk.changes else (),
         differences=tuple(_differences(wanted, walk)),
         later=tuple(f"{stage.serve} in {stage.target}, once this has succeeded" for stage in following),
     )
@@ -163,7 +168,7 @@ def _outcome(
     found = parked or walk.outcome
     match found:
         case Done():
-            return ("done", "", None, None) if walk.steps else ("nothing_to_do", "it is as wanted", None, None)
+            return ("done", "", None, None) if walk.changes else ("nothing_to_do", "it is as wanted", None, None)
         case Waiting():
             return "waiting", found.why, None, None
         case Parked():

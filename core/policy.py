@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from core.events import WorkspaceId
+from core.events import WorkspaceId, is_asset_name
 from core.origin import Origin
 from core.stages import Stage
 
@@ -21,6 +21,7 @@ class Trigger(StrEnum):
     """What may start a promotion."""
 
     MODEL_REGISTERED = "model_registered"
+    RUN_COMPLETED = "run_completed"
     REQUESTED = "requested"
     TAGGED = "tagged"
 
@@ -46,6 +47,22 @@ def _relative(value: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
+def _output(value: str) -> str:
+    value = value.rstrip("/")
+    if {"", ".", ".."} & set(value.split("/")) or "\\" in value:
+        raise ValueError(f"{value!r} must be the name of an output, or a path among a run's artifacts")
+    return value
+
+
+EXPERIMENT = "{experiment}"
+
+
+def _model_name(value: str) -> str:
+    if not is_asset_name(value.replace(EXPERIMENT, "e")):
+        raise ValueError(f"{value!r} is no name for a model; the only placeholder is {EXPERIMENT}")
+    return value
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,21 +80,25 @@ class Workspace(_Strict):
 
 
 class SourceWorkspace(Workspace):
-    """A workspace whose events are believed."""
+    """A workspace whose events are believed, and what the service may write there: nothing, unless it says so."""
 
+    register_models: bool = Field(
+        False, description="Register the output of a run here before it is promoted. Without it, it is only read."
+    )
     status_tags: bool = Field(
         False, description="Write where its promotions stand into tags of its model versions: promotion.<target>."
     )
 
     @property
     def id(self) -> WorkspaceId:
-        return WorkspaceId(**self.model_dump(exclude={"status_tags"}))
+        return WorkspaceId(**self.model_dump(exclude={"register_models", "status_tags"}))
 
 
 class Match(_Strict):
     """What a rule applies to. Everything that is given must hold; what is left out matches anything."""
 
     source: str | None = Field(None, description="Name of one of the sources.")
+    experiment: str | None = Field(None, description="Glob on the experiment of a completed run, case-sensitive.")
     model: str = Field("*", description="Glob on the model's name, case-sensitive, such as churn-*.")
     origin: OneOrMoreOrigins | None = Field(None, description="designer, notebook or automl; or a list of them.")
     tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the model version; values are globs.")
@@ -112,8 +133,19 @@ class Rule(_Strict):
     origin_if_unknown: Origin | None = Field(
         None, description="What models are taken for whose origin cannot be told, or whose evidence contradicts itself."
     )
+    register_as: Annotated[str, AfterValidator(_model_name)] | None = Field(
+        None,
+        description="Name of the model that the output of a completed run is; {experiment} stands for its experiment.",
+    )
+    output: Annotated[str, AfterValidator(_output)] | None = Field(
+        None, description="Which output of a completed run: its name, or a path among the artifacts of the run."
+    )
     scoring: Scoring | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
+
+    def model_of(self, experiment: str) -> str:
+        """Name of the model that a run of this experiment makes; empty if this rule is not about runs."""
+        return (self.register_as or "").replace(EXPERIMENT, experiment)
 
 
 class Policy(_Strict):
@@ -140,7 +172,7 @@ class Policy(_Strict):
                 for number, stage in enumerate(rule.stages)
                 if stage.target not in self.targets
             ]
-            mistakes += _repeated_stages(index, rule)
+            mistakes += [*_repeated_stages(index, rule), *_of_runs(index, rule)]
         if mistakes:
             raise ValidationError.from_exception_data("Policy", mistakes)
         return self
@@ -164,6 +196,26 @@ def _repeated_stages(index: int, rule: Rule) -> list[InitErrorDetails]:
         if first != number:
             where = ("rules", index, "stages", number, "endpoint")
             mistakes.append(_mistake(where, f"stage {first + 1} has the same endpoint in the same target"))
+    return mistakes
+
+
+def _of_runs(index: int, rule: Rule) -> list[InitErrorDetails]:
+    """What a rule says about runs must be complete, and must be about runs."""
+    triggers = rule.match.trigger
+    mistakes = []
+    if Trigger.RUN_COMPLETED not in triggers:
+        given = {"register_as": rule.register_as, "output": rule.output}
+        what = f"is for completed runs: add {Trigger.RUN_COMPLETED} to match.trigger"
+        mistakes += [_mistake(("rules", index, name), what) for name, value in given.items() if value is not None]
+    elif rule.register_as is None:
+        what = f"is required with trigger {Trigger.RUN_COMPLETED}: the name of the model that the output is"
+        mistakes.append(_mistake(("rules", index, "register_as"), what))
+    elif EXPERIMENT not in rule.register_as and not fnmatch.fnmatchcase(rule.register_as, rule.match.model):
+        what = f"does not match {rule.register_as!r}, which register_as calls the model"
+        mistakes.append(_mistake(("rules", index, "match", "model"), what))
+    if rule.match.experiment is not None and triggers != (Trigger.RUN_COMPLETED,):
+        what = f"is known of completed runs alone: make it a rule of its own, with trigger [{Trigger.RUN_COMPLETED}]"
+        mistakes.append(_mistake(("rules", index, "match", "experiment"), what))
     return mistakes
 
 
@@ -191,10 +243,14 @@ def _shared_workspaces(section: str, workspaces: Mapping[str, Workspace]) -> lis
 
 
 class ModelFacts(_Strict):
-    """What a rule can ask about a model version."""
+    """What a rule can ask about a model version, or about a completed run (`experiment`).
+
+    A run has no `name`: each rule says itself what the model is to be called.
+    """
 
     source: str
-    name: str
+    name: str = ""
+    experiment: str | None = None
     origin: Origin | None = Field(description="None while it is not known: then no rule is held against it.")
     tags: Mapping[str, str]
     trigger: Trigger
@@ -212,7 +268,10 @@ def judge(policy: Policy, facts: ModelFacts) -> tuple[Rule | None, tuple[Verdict
     """The first rule that matches, and a verdict on each rule up to it."""
     verdicts: list[Verdict] = []
     for rule in policy.rules:
-        why = _mismatch(rule.match, facts)
+        named = (
+            facts if facts.experiment is None else facts.model_copy(update={"name": rule.model_of(facts.experiment)})
+        )
+        why = _mismatch(rule.match, named)
         verdicts.append(Verdict(rule=rule.name, matches=why is None, why=why or ""))
         if why is None:
             return rule, tuple(verdicts)
@@ -224,9 +283,21 @@ def could_concern(policy: Policy, source: str, model: str, trigger: Trigger) -> 
     return any(_mismatch_by_name(rule.match, source, model, trigger) is None for rule in policy.rules)
 
 
+def could_concern_run(policy: Policy, source: str, experiment: str | None) -> bool:
+    """As `could_concern`, of a completed run; None if its experiment is not known."""
+    return any(
+        Trigger.RUN_COMPLETED in rule.match.trigger
+        and rule.match.source in (None, source)
+        and (experiment is None or fnmatch.fnmatchcase(experiment, rule.match.experiment or "*"))
+        for rule in policy.rules
+    )
+
+
 def _mismatch(match: Match, facts: ModelFacts) -> str | None:
     if why := _mismatch_by_name(match, facts.source, facts.name, facts.trigger):
         return why
+    if match.experiment and not fnmatch.fnmatchcase(facts.experiment or "", match.experiment):
+        return f"experiment {facts.experiment!r} does not match {match.experiment!r}"
     if match.origin and facts.origin is not None and facts.origin not in match.origin:
         return f"origin {facts.origin} is not {' or '.join(match.origin)}"
     for key, wanted in match.tags.items():

@@ -42,6 +42,18 @@ class SourceModel(_Value):
     created_by: str
 
 
+class SourceRun(_Value):
+    """A run as its workspace shows it. `status` is Azure ML's own word, `outputs` are types by name."""
+
+    run: Run
+    status: str
+    experiment: str
+    outputs: Mapping[str, str] = Field(default_factory=dict)
+    created_at: datetime
+    ended_at: datetime | None
+    created_by: str
+
+
 class ListedVersion(_Value):
     """A model version as a listing shows it; times in UTC."""
 
@@ -66,7 +78,7 @@ class Listings(Protocol):
 
 
 class Source(Protocol):
-    """Reading from source workspaces; no method writes."""
+    """Reading from source workspaces. Nothing is written there but by `register`, which the policy must allow."""
 
     def model(self, workspace: WorkspaceId, name: str, version: str) -> SourceModel: ...
 
@@ -77,7 +89,19 @@ class Source(Protocol):
     def manifest(self, workspace: WorkspaceId, uri: str) -> Manifest: ...
 
     def run_folder(self, workspace: WorkspaceId, run_id: str, path: str) -> Manifest | None:
-        """A folder among the artifacts of a run, such as `outputs`; None if it has no files."""
+        """A folder among the artifacts of a run, such as `outputs`, or all of them (``); None if it has no files."""
+        ...
+
+    def run(self, workspace: WorkspaceId, run_id: str) -> SourceRun:
+        """Refusal if the workspace no longer has it."""
+        ...
+
+    def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
+        """The runs directly below a run."""
+        ...
+
+    def register(self, workspace: WorkspaceId, model: SourceModel, *, flavors: Mapping[str, Any]) -> SourceModel:
+        """Register this version unless it is there; the version as it then stands, whosever it is."""
         ...
 
     def read(self, manifest: Manifest, path: str) -> bytes:

@@ -61,6 +61,7 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         platform_authentication=environment.get(PLATFORM_AUTHENTICATION, "").strip().lower() == "true",
         policy=app_root / (environment.get(POLICY, "").strip() or "promotion.yaml"),
     )
+    required(RECONCILE_SCHEDULE, "when tags and lost messages are looked for: NCRONTAB, such as 0 */5 * * * *")
     if not settings.policy.is_file():
         missing.append(f"{POLICY}: path of the promotion policy; there is no file {settings.policy}")
     if missing:

@@ -15,6 +15,7 @@ GENERATION = "promotion-generation"
 SOURCE = "promotion-source"
 MODEL = "promotion-model"
 VERSION = "promotion-version"
+RUN = "promotion-run"
 MANIFEST = "promotion-manifest"
 RECIPE = "promotion-recipe"
 ATTEMPT = "promotion-attempt"
@@ -37,6 +38,7 @@ def provenance(command: PromoteModel) -> dict[str, str]:
         MODEL: command.model,
         VERSION: command.version,
         MANIFEST: command.manifest_digest,
+        **({RUN: command.run_id} if command.run_id else {}),
     }
 
 

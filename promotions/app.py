@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from promotions.command import PROGRAM, Surroundings
-from promotions.commands import endpoints, failed, insight, promotions
+from promotions.commands import endpoints, failed, insight, policies, promotions
 
 app = typer.Typer(
     name="promotions",
@@ -23,7 +23,7 @@ app = typer.Typer(
         "would change (plan), 130 Ctrl-C."
     ),
 )
-for module in (promotions, endpoints, insight, failed):
+for module in (promotions, endpoints, insight, policies, failed):
     app.add_typer(module.app)
 
 

@@ -31,6 +31,7 @@ TRIES = 4
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0  # an app that slept takes a while for its first answer
 _LATER = frozenset({429, 502, 503, 504})
+_LOST = frozenset({502, 504})  # of a gateway, which may have passed the request on
 _NOT_ASKED = frozenset({400, 401, 405, 413, 415})
 
 
@@ -100,7 +101,8 @@ class Client:
             else:
                 if response.status_code not in _LATER or not again:
                     return self._judged(response, lost=lost)
-                why = f"The service answered {response.status_code}"
+                lost |= response.status_code in _LOST
+                why = f"The service answered HTTP {response.status_code}."
                 wait = _retry_after(response, FIRST_WAIT * 2**number)
             self._notice(f"{why} Trying again in {wait:.1f} s.")
             self._sleep(wait)

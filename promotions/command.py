@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 import sys
 import time
 import uuid
@@ -17,9 +18,11 @@ from promotions import signing_in
 from promotions.client import Client
 from promotions.exits import Exit, Failure
 from promotions.render import Output
+from promotions.text import clean
 
 PROGRAM = "python -m promotions"
 P = ParamSpec("P")
+_ORDER_KEY = re.compile(r"[!-~]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,28 @@ def _run(handler: Callable[..., Exit | None], surroundings: Surroundings, option
     try:
         service = signing_in.service(options["url"], options["key_file"], options["scope"], os.environ)
         client = Client(service, sleep=surroundings.sleep, notice=output.note)
-        key = options.get("idempotency_key") or uuid.uuid4().hex
-        return handler(Session(client, output, surroundings.sleep, key), **given) or Exit.OK
+        session = Session(client, output, surroundings.sleep, _order_key(options.get("idempotency_key")))
+        return _handled(handler, session, given)
     except Failure as failure:
         output.error(failure.sentence, failure.remedy)
         return failure.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _handled(handler: Callable[..., Exit | None], session: Session, given: dict[str, Any]) -> int:
+    try:
+        return handler(session, **given) or Exit.OK
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Failure(
+            f"The service's answer is not what this client knows ({type(error).__name__}: {clean(error)}).",
+            "Use the client of the service's own version; --json shows the answer as it is.",
+        ) from error
+
+
+def _order_key(given: str | None) -> str:
+    if given is None:
+        return uuid.uuid4().hex
+    if not _ORDER_KEY.fullmatch(given):
+        raise Failure("The idempotency key is none: 1 to 200 letters, digits or marks, and no blanks.")
+    return given

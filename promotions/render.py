@@ -134,12 +134,6 @@ def drawn(records: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Ta
     return table
 
 
-def generic(records: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Columns for records whose fields are the server's to choose."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return [field(name, clean(name).replace("_", " "), wraps=True) for name in names]
-
-
 def _console(file: Any) -> Console:
     return Console(file=file, markup=False, highlight=False, emoji=False)
 

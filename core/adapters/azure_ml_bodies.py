@@ -91,3 +91,12 @@ def name_taken(fault: Transient) -> PromotionError:
         str(fault),
         remedy="Endpoint names are unique in a region: set another `endpoint` in the stage, or free this one.",
     )
+
+
+def flavors_as_texts(flavors: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Resource Manager takes texts only; what a flavor nests (its environments, say) stays in MLmodel itself."""
+    return {
+        name: {key: str(value) for key, value in flavor.items() if isinstance(value, str | int | float | bool)}
+        for name, flavor in flavors.items()
+        if isinstance(flavor, Mapping)
+    }

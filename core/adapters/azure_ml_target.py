@@ -12,7 +12,7 @@ from azure.core.credentials import TokenCredential
 
 from core.adapters.arm import Arm
 from core.adapters.azure_ml_batch import AzureMLBatchEndpoints
-from core.adapters.azure_ml_bodies import asset, body_of
+from core.adapters.azure_ml_bodies import asset, body_of, flavors_as_texts
 from core.adapters.azure_ml_online import AzureMLOnlineEndpoints
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import BlobPath, datastore_container
@@ -82,7 +82,9 @@ class AzureMLTarget:
             f"azureml://subscriptions/{workspace.subscription_id}/resourcegroups/{workspace.resource_group}"
             f"/workspaces/{workspace.workspace}/datastores/{self._datastore()[0]}/paths/{path}"
         )
-        model = Model(name=name, version=version, path=uri, type=model_type, flavors=_flavors(flavors), tags=dict(tags))
+        model = Model(
+            name=name, version=version, path=uri, type=model_type, flavors=flavors_as_texts(flavors), tags=dict(tags)
+        )
         self._arm.put(f"/models/{name}/versions/{version}", body_of(model._to_rest_object()))
 
     def create_code(self, code: Code) -> None:
@@ -130,12 +132,3 @@ class AzureMLTarget:
 
 def _version(digest: str) -> str:
     return digest[:32]
-
-
-def _flavors(flavors: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Resource Manager takes texts only; what a flavor nests (its environments, say) stays in MLmodel itself."""
-    return {
-        name: {key: str(value) for key, value in flavor.items() if isinstance(value, str | int | float | bool)}
-        for name, flavor in flavors.items()
-        if isinstance(flavor, Mapping)
-    }

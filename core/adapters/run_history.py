@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from azure.core.credentials import TokenCredential
 from azure.core.rest import HttpRequest
@@ -10,6 +11,9 @@ from azure.core.rest import HttpRequest
 from core.adapters.arm import ML_SCOPE, Arm, http_client
 from core.adapters.faults import translate, translated
 from core.events import WorkspaceId
+
+# The parameters by which run history and Resource Manager tell where the next page begins.
+_NEXT = ("$continuationToken", "continuationToken", "$skiptoken", "$skip")
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,31 @@ def run(credential: TokenCredential, arm: Arm, workspace: WorkspaceId, run_id: s
     return _get(credential, arm, workspace, f"runs/{run_id}", f"reading the history of run {run_id}")
 
 
+def children(credential: TokenCredential, arm: Arm, workspace: WorkspaceId, run_id: str) -> list[Mapping[str, Any]]:
+    """The runs directly below a run: all pages. The link to the next is followed by its parameter alone, so that no
+    answer leads our token elsewhere."""
+    path, doing = f"runs/{run_id}/children", f"listing the runs below {run_id}"
+    found: list[Mapping[str, Any]] = []
+    query = ""
+    while True:
+        page = _get(credential, arm, workspace, path + query, doing)
+        found += page.get("value") or ()
+        following = parse_qs(urlsplit(page.get("nextLink") or "").query)
+        name = next((each for each in _NEXT if each in following), None)
+        if name is None:
+            return found
+        query = "?" + urlencode({name: following[name][0]})
+
+
 def failed_children(credential: TokenCredential, arm: Arm, workspace: WorkspaceId, run_id: str) -> list[FailedRun]:
     """The steps of a pipeline job that failed."""
-    page = _get(credential, arm, workspace, f"runs/{run_id}/children", f"listing the steps of {run_id}")
     return [
         FailedRun(
             run_id=str(child["runId"]),
             name=str((child.get("properties") or {}).get("azureml.moduleName") or child["runId"]),
             error=str(((child.get("error") or {}).get("error") or {}).get("message") or "no reason given"),
         )
-        for child in page.get("value") or ()
+        for child in children(credential, arm, workspace, run_id)
         if child.get("status") == "Failed"
     ]
 

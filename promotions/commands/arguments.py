@@ -17,7 +17,13 @@ Source = Annotated[
         "--source", envvar="PROMOTIONS_SOURCE", help="The source workspace, by its name in the policy, such as dev."
     ),
 ]
-Rule = Annotated[str | None, typer.Option("--rule", help="The policy's rule; without it, the first one that matches.")]
+MaybeSource = Annotated[
+    str | None,
+    typer.Option("--source", envvar="PROMOTIONS_SOURCE", help="The source workspace, if the policy has more than one."),
+]
+Rule = Annotated[
+    str | None, typer.Option("--rule", help="The policy's rule that is expected to decide: another one is an error.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why. It stands in the audit record.")]
 NeededReason = Annotated[str, typer.Option("--reason", help="Why (needed). It stands in the audit record.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="How many at the most.")]

@@ -7,7 +7,7 @@ import typer
 from promotions.command import Session, command, group
 from promotions.commands.arguments import Limit, NeededReason, Reason, Yes
 from promotions.exits import Exit, Failure
-from promotions.render import field, generic
+from promotions.render import field
 from promotions.text import clean
 
 app = group()
@@ -24,6 +24,17 @@ _FAILED = [
     field("target"),
     field("reason"),
     field("at"),
+    field("why", wraps=True),
+    field("remedy", wraps=True),
+]
+
+
+_LETTER = [
+    field("sequence_number", "number"),
+    field("enqueued_at", "since"),
+    field("reason"),
+    field("promotion_id", "promotion"),
+    field("state"),
     field("why", wraps=True),
     field("remedy", wraps=True),
 ]
@@ -64,7 +75,9 @@ def retry(
     body = {"ids": ids or None, "reason": reason, "all": everything, "per_minute": per_minute, "note": note}
     found = session.order("failed", "retry", **body)
     if not session.output.printed(found):
-        session.output.say(f"Sent again: {len(found['retried'])}. Left for another time: {clean(found['remaining'])}.")
+        session.output.say(f"Sent again: {len(found['retried'])}.")
+        if found["remaining"]:
+            session.output.say(f"Left for another time: {clean(found['remaining'])}. Run it again for those.")
         if found["failed"]:
             session.output.table(found["failed"], [field("id"), field("why", wraps=True)], none="")
     return Exit.REFUSED if found["failed"] else None
@@ -74,10 +87,8 @@ def retry(
 def list_letters(session: Session, *, limit: Limit = None) -> None:
     """The messages on the dead-letter queue, and why each is there."""
     found = session.ask.get("dead-letters", limit=limit).content
-    if session.output.printed(found):
-        return
-    rows = [{name: value for name, value in row.items() if name != "body"} for row in found["dead_letters"]]
-    session.output.table(rows, generic(rows), none="No dead letters.")
+    if not session.output.printed(found):
+        session.output.table(found["dead_letters"], _LETTER, none="No dead letters.")
 
 
 @command(letters, "show", example="dead-letters show 42")

@@ -1,23 +1,19 @@
-"""Why, and what would happen: explain, plan, events, the policy, backfill."""
+"""Why, and what would happen: events, explain, plan, and what the timer found."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from promotions import references
 from promotions.command import Session, command, group
-from promotions.commands.arguments import Limit, Rule
+from promotions.commands.arguments import Limit, MaybeSource, Rule
 from promotions.exits import Exit, Failure
-from promotions.render import Column, field
+from promotions.render import Column, Output, field
 from promotions.text import clean
 
 app = group()
-policy = group("policy", help="The promotion policy.", parent=app)
-
-POLICY_LIMIT = 256 * 1024
 
 
 class EventOutcome(StrEnum):
@@ -31,21 +27,24 @@ class EventOutcome(StrEnum):
 _EVENT = [
     field("received_at", "received"),
     Column("event", lambda event: str(event["event_type"]).rpartition(".")[2]),
-    field("source"),
     field("subject"),
     field("outcome"),
     field("promotion_id", "promotion"),
     Column("why", lambda event: event["why"] or event["reason"], wraps=True),
 ]
-_BACKFILL = [
-    field("source"),
-    Column("model", lambda version: f"{version['model']}:{version['version']}"),
-    field("outcome"),
+_RULE = [
+    field("rule"),
+    Column(
+        "verdict", lambda rule: "decides" if rule["decides"] else "matches" if rule["matches"] else "does not match"
+    ),
     field("why", wraps=True),
 ]
-MaybeSource = Annotated[
-    str | None,
-    typer.Option("--source", envvar="PROMOTIONS_SOURCE", help="The source workspace, by its name in the policy."),
+_STEP = [field("at"), field("step"), field("detail", wraps=True)]
+_DIFFERENCE = [field("what"), field("shown", "is", wraps=True), field("wanted", "would be", wraps=True)]
+_TICK = [
+    field("at"),
+    *(field(name) for name in ("names", "versions", "requests", "asked", "recovered", "woken", "seconds")),
+    Column("problems", lambda tick: "; ".join(tick["problems"]), wraps=True),
 ]
 
 
@@ -62,7 +61,7 @@ def events(
     query = {"model": asked.model if asked else model, "version": asked.version if asked else None}
     found = session.ask.get("events", outcome=outcome, **query, limit=limit).content
     if not session.output.printed(found):
-        session.output.table(found["events"], _EVENT, none="No events.")
+        session.output.table(found["events"], [field("source"), *_EVENT], none="No events.")
 
 
 @command(app, "explain", example="explain churn:3 --source dev")
@@ -79,7 +78,7 @@ def explain(
     asked = references.model_version(version)
     found = session.ask.get("explain", source=source, model=asked.model, version=asked.version).content
     if not session.output.printed(found):
-        session.output.outline(found)
+        _explained(session.output, found)
 
 
 @command(app, "plan", example="plan churn:3 --source dev")
@@ -99,84 +98,33 @@ def plan(
 
     Step by step, with what would differ. Nothing is written.
 
-    The exit code is 0 if there is nothing to do, 10 if something would change, 1 if it would be refused, 3 if it would wait
-    for a person.
+    The exit code is 0 if there is nothing to do, 10 if something would change, 1 if it would be refused, 3 if somebody has
+    to do something before anything can.
     """
     found = _planned(session, version, promotion, source, rule)
     if not session.output.printed(found):
-        session.output.outline(found)
+        _shown(session.output, found)
     return verdict(found)
 
 
-@command(app, "backfill", example="backfill churn-to-prod --send", orders=True)
-def backfill(
-    session: Session,
-    rule: Annotated[str, typer.Argument(metavar="RULE", help="A rule of the policy.")],
-    *,
-    send: Annotated[bool, typer.Option("--send", help="Promote them; without it they are only listed.")] = False,
-    limit: Limit = None,
-) -> Exit | None:
-    """Promote what is older than a rule.
+@command(app, "reconcile", example="reconcile")
+def reconcile(session: Session) -> None:
+    """What the timer found lately, and its cost.
 
-    Shows which versions those are, the newest of each model; promotes them with --send. Exit code 1 if one was refused.
+    It looks for tags that ask for a promotion, for events that were lost, and for promotions that are overdue.
     """
-    body: dict[str, Any] = {"rule": rule, "dry_run": not send} | ({"limit": limit} if limit else {})
-    found = session.order("backfill", **body)
-    versions = found["sent"] if send else found["plan"]
+    found = session.ask.get("reconcile").content
     if not session.output.printed(found):
-        session.output.table(versions, _BACKFILL, none="No version is left to promote.")
-        if versions and not send:
-            session.output.note("Nothing was sent: --send does it.")
-    return Exit.REFUSED if any(version["outcome"] == "refused" for version in versions) else None
-
-
-@command(policy, "check", example="policy check promotion.yaml")
-def check(
-    session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy, such as promotion.yaml.")],
-) -> Exit | None:
-    """Check a policy before it is rolled out.
-
-    Mistakes by line and field, and which of the known models each rule matches.
-
-    Mistakes are printed as FILE:LINE: field: message, and the exit code is 1.
-    """
-    found = session.ask.post_text("policy", "validate", text=_read(file), content_type="application/yaml").content
-    if not session.output.printed(found):
-        for line in mistakes(file, found["mistakes"]):
-            session.output.say(line)
-        if found["valid"]:
-            session.output.say(f"{clean(file)} is a valid policy.")
-        for each in found["rules"]:
-            models = [f"{m['source']}/{m['model']}:{m['version']}" for m in each["matches"]]
-            session.output.outline({f"rule {each['rule']} matches": models or "none of the known models"})
-    return None if found["valid"] else Exit.REFUSED
-
-
-def mistakes(file: Path, found: Iterable[Mapping[str, Any]]) -> list[str]:
-    """As compilers and editors know it: FILE:LINE: field: message. Pure."""
-    lines = []
-    for each in found:
-        where = f"{file}:{each['line']}" if each.get("line") else f"{file}"
-        what = f"{each['field']}: {each['message']}" if each.get("field") else each["message"]
-        lines.append(clean(f"{where}: {what}"))
-    return lines
-
-
-_VERDICTS = {
-    "nothing_to_do": Exit.OK,
-    "changes": Exit.CHANGES,
-    "parked": Exit.PARKED,
-    "refused": Exit.REFUSED,
-}
+        session.output.table(found["ticks"], _TICK, none="The timer has not run yet.")
 
 
 def verdict(plan: Mapping[str, Any]) -> Exit:
-    """What a plan comes to, from its `verdict`. Raises Failure for what is none: a pipeline must not go on by mistake."""
-    found = _VERDICTS.get(str(plan.get("verdict")))
-    if found is None:
-        raise Failure("The service's plan does not say whether anything would change.", "Is it of another version?")
-    return found
+    """What a plan comes to. What is parked with steps behind its gate would change something. Pure."""
+    if plan["outcome"] == "nothing_to_do":
+        return Exit.OK
+    if plan["outcome"] in ("refused", "superseded"):
+        return Exit.REFUSED
+    return Exit.PARKED if plan["outcome"] == "parked" and not plan["changes"] else Exit.CHANGES
 
 
 def _planned(session: Session, version: str | None, promotion: str | None, source: str | None, rule: str | None) -> Any:
@@ -185,17 +133,53 @@ def _planned(session: Session, version: str | None, promotion: str | None, sourc
     if promotion is not None:
         return session.ask.get("promotions", promotion, "plan").content
     asked = references.model_version(str(version))
-    if source is None:
-        raise Failure("It is not said from which source.", "Give --source, the workspace's name in the policy.")
     body = {"source": source, "model": asked.model, "version": asked.version, "rule": rule}
     return session.ask.post("plan", body=body).content
 
 
-def _read(file: Path) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise Failure(f"{clean(file)} cannot be read: {error.strerror}.") from None
-    if len(content) > POLICY_LIMIT:
-        raise Failure(f"{clean(file)} has {len(content)} bytes; {POLICY_LIMIT} are the most.")
-    return content
+def _shown(output: Output, plan: Mapping[str, Any]) -> None:
+    output.facts(
+        [
+            ("model", f"{plan['model']}:{plan['version']}"),
+            ("endpoint", f"{plan['endpoint']} in {plan['target']}"),
+            ("outcome", str(plan["outcome"]).replace("_", " ")),
+            *((name, plan[name]) for name in ("why", "reason", "remedy")),
+        ]
+    )
+    for number, step in enumerate(plan["steps"], 1):
+        output.say(f"{number:>3}. {clean(step['step'])} {clean(step['detail'])}".rstrip())
+    if plan["differences"]:
+        output.say("")
+        output.table(plan["differences"], _DIFFERENCE, none="")
+    for later in plan["later"]:
+        output.say(f"Then {clean(later)}.")
+
+
+def _explained(output: Output, found: Mapping[str, Any]) -> None:
+    output.facts(
+        [
+            ("model", f"{found['model']}:{found['version']}"),
+            ("answer", found["answer"]),
+            ("remedy", found["remedy"]),
+            ("source", found["source"]),
+            ("in the source", found["in_source"]),
+            ("origin", found["origin"]),
+            ("evidence", found["evidence"]),
+        ]
+    )
+    for records, columns in ((found["events"], _EVENT), (found["rules"], _RULE)):
+        if records:
+            output.say("")
+            output.table(records, columns, none="")
+    for told in found["promotions"]:
+        row = told["promotion"]
+        output.say("")
+        output.facts(
+            [
+                ("promotion", row["id"]),
+                ("endpoint", f"{row['target']}/{row['serve']}/{row['endpoint']}"),
+                *((name, row[name]) for name in ("state", "why", "remedy")),
+                *((given["decision"], f"by {given['by']} {given['comment']}") for given in told["approvals"]),
+            ]
+        )
+        output.table(told["steps"], _STEP, none="No steps yet.")

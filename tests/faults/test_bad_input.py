@@ -18,6 +18,7 @@ from tests.local import REPOSITORY, LocalAzure
 from tests.models import Builder
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+ML = "Microsoft.MachineLearningServices"
 FOREIGN = "/subscriptions/s/resourceGroups/r/providers/Microsoft.MachineLearningServices/workspaces/somebody-else"
 
 
@@ -38,8 +39,14 @@ def only_event(azure: LocalAzure, event_id: str) -> dict[str, Any]:
         ("other-name", {"data": {"modelName": "../../etc", "modelVersion": 1}}, "refused", "event_malformed", "../../etc"),
         ("bool-version", {"data": {"modelName": "m", "modelVersion": True}}, "refused", "event_malformed", "modelVersion"),
         ("no-such-model", {}, "refused", "model_not_found", "nobody-registered:1"),
-        ("run", {"event_type": "Microsoft.MachineLearningServices.RunCompleted", "subject": "experiments/e/runs/r",
-                 "data": {"runId": "r"}}, "ignored", "not_a_trigger", "a registered model does"),
+        ("no-such-run", {"event_type": f"{ML}.RunCompleted", "subject": "experiments/e/runs/r", "data": {"runId": "r"}},
+         "refused", "model_not_found", "no run r"),
+        ("run-elsewhere", {"event_type": f"{ML}.RunCompleted", "data": {"runId": "../../r"}},
+         "refused", "event_malformed", "runId"),
+        ("step", {"event_type": f"{ML}.RunCompleted", "data": {"runId": "s", "runProperties": {"azureml.runsource":
+         "azureml.StepRun"}}}, "ignored", "not_a_trigger", "run s is a part"),
+        ("failed-run", {"event_type": f"{ML}.RunStatusChanged", "data": {"runId": "f", "runStatus": "failed"}},
+         "ignored", "run_failed", "run f failed"),
     ],
 )  # fmt: skip
 def test_an_event_that_cannot_promote_is_recorded_with_its_cause(

@@ -193,7 +193,9 @@ def settings(azure: LocalAzure, **more: str) -> dict[str, str]:
         "ServiceBusConnection": azure.endpoints["service_bus_connection_string"],
         "LedgerStorage__tableServiceUri": azure.endpoints["ledger"]["table_url"],
         "LedgerStorage__blobServiceUri": azure.endpoints["ledger"]["blob_url"],
+        "PROMOTION_RECONCILE_SCHEDULE": "0 0 3 1 1 *",
         "AzureWebJobs.worker.Disabled": "true",
+        "AzureWebJobs.reconcile.Disabled": "true",
         **azure.client_environment,
         "SSL_CERT_FILE": azure.endpoints["ca_bundle"],
     } | more

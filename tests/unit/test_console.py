@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from core.ledger import Decision, EventOutcome, EventRecord, State
-from core.reconcile import BackfillRow
+from core.explain import Explanation, RuleVerdict, Told
+from core.ledger import Approval, Decision, EventOutcome, EventRecord, Promotion, State, StepRecord
+from core.plan import Difference, Plan, PlannedStep
+from core.reconcile import BackfillRow, Tick
+from core.replay import Failed, Letter
 from promotions.app import app, main
-from promotions.commands import arguments, insight
-from promotions.exits import FINAL
-from tests.unit.builders import NOON
+from promotions.commands import arguments, insight, policies
+from promotions.exits import FINAL, Exit
+from tests.unit.builders import NOON, a_command
 from tests.unit.console_runs import Console
 from tests.unit.console_service import (
     KEY,
@@ -129,22 +132,65 @@ HOLD = {
 }
 NAMED = {"target": "prod", "serve": "realtime", "endpoint": "churn"}
 LIVE = {"model": "churn", "version": "3"}
-LETTER = {"sequence_number": 42, "reason": "undecodable", "why": "no JSON", "body": {"text": "rubbish"}}
-FAILED = {
-    "kind": "refused",
-    "id": ID,
-    "promotion_id": ID,
-    "endpoint": "churn",
-    "target": "prod",
-    "reason": "smoke_failed",
-    "why": "answered 500",
-    "remedy": "look at the log",
-    "at": "2026-03-04T12:00:00Z",
-}
-RETRIED = {"retried": [ID], "failed": [], "remaining": 0}
+LETTER = dumped(
+    Letter(
+        sequence_number=42,
+        message_id="m",
+        reason="undecodable",
+        why="no JSON",
+        remedy="drop it",
+        promotion_id=None,
+        endpoint=None,
+        target=None,
+        state=None,
+        delivery_count=3,
+        enqueued_at=NOON,
+        body={"text": "rubbish"},
+    )
+)
+FAILED = dumped(
+    Failed(
+        kind="refused",
+        id=ID,
+        promotion_id=ID,
+        endpoint="churn",
+        target="prod",
+        reason="smoke_failed",
+        why="answered 500",
+        remedy="look at the log",
+        at=NOON,
+    )
+)
+RETRIED = Reply({"retried": [ID], "failed": [], "remaining": 0}, 202)
 CHECKED = {"valid": True, "mistakes": [], "rules": [{"rule": "all", "matches": [LIVE | {"source": "dev"}]}]}
 PLANNED = BackfillRow(source="dev", model="churn", version="3").model_dump(mode="json")
-EXPLAINED = {"model": "churn", "version": "3", "rules": [{"rule": "all", "matches": False, "why": "tag missing"}]}
+TOLD = Told(
+    promotion=Promotion.requested(a_command(), now=NOON),
+    steps=(StepRecord(promotion_id=ID, hop=0, number=1, step="copy artifacts", at=NOON),),
+    approvals=(Approval.model_validate(an_approval(ROW)),),
+    audit=(),
+)
+EXPLAINED = Explanation(
+    answer="it is on its way",
+    source="dev",
+    model="churn",
+    version="3",
+    events=(EventRecord.model_validate(EVENT),),
+    rules=(RuleVerdict(rule="all", matches=False, decides=False, why="tag missing"),),
+    promotions=(TOLD,),
+).model_dump(mode="json")
+A_PLAN = Plan(
+    outcome="done",
+    changes=True,
+    model="churn",
+    version="3",
+    target="prod",
+    endpoint="churn",
+    steps=(PlannedStep(step="move traffic", detail="v3"),),
+    differences=(Difference(what="traffic", shown="100 % to v2", wanted="100 % to v3"),),
+    later=("batch in prod, once this has succeeded",),
+).model_dump(mode="json")
+TICKS = {"ticks": [dumped(Tick(at=NOON, requests=7, problems=("dev cannot be read",)))]}
 REASON = ["--reason", "why not"]
 WHY = {"reason": "why not"}
 SHOWN = {name: ROW[name] for name in ("manifest_digest", "recipe_digest")}
@@ -176,10 +222,17 @@ ROUTES: list[tuple[list[str], str, Any, dict[str, Any], str]] = [
         {"source": "dev", "model": "churn", "version": "3"},
         "tag missing",
     ),
+    (["reconcile"], "GET reconcile", TICKS, {}, "dev cannot be read"),
     (["dead-letters", "list"], "GET dead-letters", {"dead_letters": [LETTER]}, {}, "42"),
     (["dead-letters", "show", "42"], "GET dead-letters/42", LETTER, {}, "rubbish"),
-    (["dead-letters", "resubmit", "42", *REASON], "POST dead-letters/42/resubmit", {}, WHY, "sent again"),
-    (["dead-letters", "drop", "42", "--yes", *REASON], "POST dead-letters/42/drop", {}, WHY, "dropped"),
+    (
+        ["dead-letters", "resubmit", "42", *REASON],
+        "POST dead-letters/42/resubmit",
+        Reply(LETTER, 202),
+        WHY,
+        "sent again",
+    ),
+    (["dead-letters", "drop", "42", "--yes", *REASON], "POST dead-letters/42/drop", LETTER, WHY, "dropped"),
     (["failed", "list"], "GET failed", {"failed": [FAILED], "groups": []}, {}, "look at the log"),
     (
         ["failed", "list", "--group"],
@@ -383,7 +436,7 @@ def test_failed_work_that_could_not_be_retried_is_an_error(service: Service, con
 
     ran = console("failed", "retry", "--reason", "smoke_failed")
 
-    assert (ran.code, "it is under way" in ran.out, "another time: 3" in ran.out) == (1, True, True)
+    assert (ran.code, "it is under way" in ran.out, "another time: 3." in ran.out) == (1, True, True)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +461,6 @@ def test_failed_work_that_could_not_be_retried_is_an_error(service: Service, con
         ["show", ""],
         ["plan"],
         ["plan", "churn:3", "--promotion", ID],
-        ["plan", "churn:3"],
         ["policy", "check", "no-such-file.yaml"],
         ["dance"],
     ],
@@ -552,12 +604,22 @@ def test_watching_the_list_tells_each_change_until_nothing_is_open(service: Serv
 
 
 @pytest.mark.parametrize(
-    ("says", "code"), [("nothing_to_do", 0), ("changes", 10), ("parked", 3), ("refused", 1), ("perhaps", 2), (None, 2)]
+    ("outcome", "changes", "code"),
+    [
+        ("nothing_to_do", False, 0),
+        ("done", True, 10),
+        ("waiting", False, 10),
+        ("waiting", True, 10),
+        ("parked", True, 10),
+        ("parked", False, 3),
+        ("refused", False, 1),
+        ("superseded", False, 1),
+    ],
 )
 def test_a_plans_exit_code_tells_pipelines_what_it_comes_to(
-    service: Service, console: Console, says: str | None, code: int
+    service: Service, console: Console, outcome: str, changes: bool, code: int
 ) -> None:
-    answer = {"verdict": says, "steps": [{"step": "shift_traffic", "from": {"v2": 100}, "to": {"v3": 100}}]}
+    answer = A_PLAN | {"outcome": outcome, "changes": changes}
     service.answers("POST plan", answer)
     service.answers(f"GET promotions/{ID}/plan", answer)
 
@@ -566,7 +628,26 @@ def test_a_plans_exit_code_tells_pipelines_what_it_comes_to(
 
     assert (asked.code, existing.code) == (code, code)
     assert service.the("POST plan").json == {"source": "dev", "model": "churn", "version": "3", "rule": "all"}
-    assert ("shift_traffic" in asked.out, existing.json) == (True, answer)
+    for text in ("1. move traffic v3", "100 % to v2", "Then batch in prod"):
+        assert text in asked.out
+    assert existing.json == answer
+
+
+def test_an_explanation_tells_the_whole_way(service: Service, console: Console) -> None:
+    service.answers("GET explain", EXPLAINED)
+
+    shown = console("explain", "churn:3").out
+
+    for text in (
+        "it is on its way",
+        "ModelRegistered",
+        "does not match",
+        "tag missing",
+        ID,
+        "copy artifacts",
+        "by Ada",
+    ):
+        assert text in shown
 
 
 def test_a_backfill_that_was_refused_in_part_is_an_error(service: Service, console: Console) -> None:
@@ -609,7 +690,7 @@ def test_a_valid_policy_shows_what_each_rule_matches(service: Service, console: 
 
 def test_a_policy_that_is_too_large_is_not_sent(service: Service, console: Console, tmp_path: Path) -> None:
     file = tmp_path / "promotion.yaml"
-    file.write_bytes(b"#" * (insight.POLICY_LIMIT + 1))
+    file.write_bytes(b"#" * (policies.POLICY_LIMIT + 1))
 
     assert (console("policy", "check", str(file)).code, service.asked) == (2, [])
 
@@ -680,3 +761,11 @@ def test_the_states_are_those_of_the_service() -> None:
     assert {state.value for state in arguments.State} == {state.value for state in State}
     assert {state.value for state in State if state.is_final} == FINAL
     assert {outcome.value for outcome in insight.EventOutcome} == {outcome.value for outcome in EventOutcome}
+
+
+def test_the_documentation_has_every_command_and_exit_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "console.md").read_text()
+
+    missing = [name for name in {" ".join(case[0][:1]) for case in ROUTES} if f"`{name}" not in text]
+    assert missing == []
+    assert [code for code in Exit if f"| {code} |" not in text] == []

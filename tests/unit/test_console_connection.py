@@ -105,6 +105,22 @@ def test_what_was_answered_is_not_asked_again(service: Service, console: Console
     assert f"error: no (HTTP {status}, not_allowed)." in ran.err
 
 
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "x" * 201, "ümlaut"])
+def test_a_key_of_the_users_own_that_is_none_is_not_sent(service: Service, console: Console, key: str) -> None:
+    ran = console("cancel", ROW["id"], "--idempotency-key", key)
+
+    assert (ran.code, service.asked) == (2, [])
+
+
+@pytest.mark.parametrize("answer", [{"promotions": [{}]}, {}, [], "text", None])
+def test_an_answer_of_another_version_is_one_sentence(service: Service, console: Console, answer: object) -> None:
+    service.answers("GET promotions", answer)
+
+    ran = console("list")
+
+    assert (ran.code, "not what this client knows" in ran.err) == (2, True)
+
+
 # ------------------------------------------------------------------------------------------------- wrong address or key
 
 

@@ -11,13 +11,13 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from core import tags
+from core import asks, tags
 from core.adapters import ledger_storage
 from core.commands import MESSAGE_LIMIT, EndpointCommand, Order, PromoteModel, Verb, decode
 from core.errors import Reason
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.origin import OVERRIDE_TAG
-from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring
+from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWorkspace
 from core.policy_file import parse
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
 from core.stages import BatchStage, RealtimeStage
@@ -183,7 +183,7 @@ def test_every_tag_is_described() -> None:
     named = {value for name, value in vars(tags).items() if name.isupper() and isinstance(value, str)}
     written = named - {tags.ENABLED, tags.PAUSED}
     assert set(names(section("tags.md", "Written in targets"))) == written
-    assert names(section("tags.md", "Read in sources")) == [OVERRIDE_TAG]
+    assert names(section("tags.md", "Read in sources")) == [OVERRIDE_TAG, asks.PROMOTE_TO, asks.PROMOTE_AS]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,7 @@ class Triggers(CronTrigger, RecurrenceTrigger):
     ("heading", "model", "prefix"),
     [
         ("The file", Policy, ""),
+        ("A source", SourceWorkspace, ""),
         ("A rule", Rule, ""),
         ("A rule", Match, "match."),
         ("A scoring script", Scoring, ""),

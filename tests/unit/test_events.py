@@ -102,6 +102,29 @@ AS_CLOUD_EVENT = {"topic": ..., "eventType": ..., "eventTime": ..., "source": DE
             id="a status that changed is a failure",
         ),
         pytest.param(run_ended(data={"RunId": RUN}), the_run(), id="a run in PascalCase"),
+        pytest.param(
+            run_ended(
+                data={
+                    "runId": RUN,
+                    "experimentName": "regression",
+                    "runTags": {"a": "b", "n": 1},
+                    "RunProperties": {"runTemplate": "automl_child", "iteration": "5"},
+                }
+            ),
+            the_run().model_copy(
+                update={
+                    "experiment": "regression",
+                    "tags": {"a": "b"},
+                    "properties": {"runTemplate": "automl_child", "iteration": "5"},
+                }
+            ),
+            id="a trial of Automated ML, with what it tells of itself",
+        ),
+        pytest.param(
+            run_ended(data={"runId": RUN, "experimentName": 5, "runTags": None, "runProperties": ["x"]}),
+            the_run(),
+            id="hints that are none",
+        ),
         pytest.param(run_ended(data={}), the_run(), id="the run's id from the subject"),
         pytest.param(run_ended(data=None), the_run(), id="a run without data"),
     ],

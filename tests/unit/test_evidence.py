@@ -12,7 +12,7 @@ from core.events import WorkspaceId
 from core.evidence import TELLING_LIMIT, gather
 from core.origin import Run
 from core.packaging import File, Manifest
-from core.ports import SourceModel
+from core.ports import SourceModel, SourceRun
 from tests.unit.builders import DEV
 
 
@@ -24,6 +24,15 @@ class Workspace:
         self._runs = runs or {}
 
     def model(self, workspace: WorkspaceId, name: str, version: str) -> SourceModel:
+        raise NotImplementedError
+
+    def run(self, workspace: WorkspaceId, run_id: str) -> SourceRun:
+        raise NotImplementedError
+
+    def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
+        raise NotImplementedError
+
+    def register(self, workspace: WorkspaceId, model: SourceModel, *, flavors: Mapping[str, Any]) -> SourceModel:
         raise NotImplementedError
 
     def runs(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:

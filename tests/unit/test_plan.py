@@ -111,6 +111,13 @@ def test_what_is_there_needs_nothing(seen_in: Any) -> None:
     assert (found.outcome, found.changes, found.steps, found.differences) == ("nothing_to_do", False, (), ())
 
 
+def test_a_claim_alone_is_nothing_to_do(seen_in: Any) -> None:
+    live = World(endpoint=a_live_endpoint(), deployments={a_command().deployment: a_deployment()})
+    again = a_command(generation_time=NOON.replace(year=2027), order=ORDER.model_copy(update={"verb": Verb.PROMOTE}))
+    found = seen_in(live, wanted(again))
+    assert (found.outcome, found.changes, found.steps) == ("nothing_to_do", False, ())
+
+
 def test_differences_are_what_is_shown_and_what_would_be(seen_in: Any) -> None:
     world = World(endpoint=a_live_endpoint(OLD), deployments={OLD.deployment: a_deployment(OLD)})
     found = seen_in(world, wanted(a_command()))

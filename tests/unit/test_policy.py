@@ -148,7 +148,7 @@ TAGGED = "line 17: rules.0.match.tags.promote-to"
         (match_with("origin: [automl, x]"), "line 15: rules.0.match.origin.1: Input should be 'designer', 'notebook' or 'automl'"),
         (match_with("origin: []"), "line 15: rules.0.match.origin: must not be empty"),
         (match_with("trigger: model_registered"), "line 15: rules.0.match.trigger: must be a list"),
-        (match_with("trigger: [tuesday]"), "line 15: rules.0.match.trigger.0: Input should be 'model_registered', 'requested' or 'tagged'"),
+        (match_with("trigger: [tuesday]"), "line 15: rules.0.match.trigger.0: Input should be 'model_registered', 'run_completed', 'requested' or 'tagged'"),
         # Durations and endpoint names
         (
             stage_with("deadlines: {deploy: 1 hour}"),

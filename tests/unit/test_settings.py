@@ -17,6 +17,7 @@ COMPLETE = {
     "ServiceBusConnection__fullyQualifiedNamespace": "ns.servicebus.windows.net",
     "LedgerStorage__tableServiceUri": "https://acc.table.core.windows.net",
     "LedgerStorage__blobServiceUri": "https://acc.blob.core.windows.net",
+    "PROMOTION_RECONCILE_SCHEDULE": "0 */5 * * * *",
 }
 
 
