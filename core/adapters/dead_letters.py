@@ -7,8 +7,8 @@ costs a round trip for each, and counts as a delivery of each, which ends no dea
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,13 @@ from azure.servicebus import (
     ServiceBusSubQueue,
 )
 from azure.servicebus.amqp import AmqpMessageBodyType
-from azure.servicebus.exceptions import MessageLockLostError, ServiceBusAuthorizationError, ServiceBusError
+from azure.servicebus.exceptions import (
+    MessageLockLostError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusConnectionError,
+    ServiceBusError,
+)
 
 from core.adapters.faults import translated
 from core.adapters.service_bus import SEND_SECONDS, client, message_of
@@ -68,17 +74,21 @@ class _Locked:
 
     def complete(self) -> None:
         with _translated():
-            self._receiver.complete_message(self._message)
+            self._settle(self._receiver.complete_message)
         self._is_held = False
 
     def give_back(self) -> None:
         """As if nobody had looked, as far as that goes. A lock that is lost has given it back already."""
         if self._is_held:
             self._is_held = False
-            try:
-                self._receiver.abandon_message(self._message)
-            except MessageLockLostError:
-                return
+            with suppress(MessageLockLostError):
+                self._settle(self._receiver.abandon_message)
+
+    def _settle(self, settle: Callable[[ServiceBusReceivedMessage], None]) -> None:
+        try:
+            settle(self._message)
+        except ValueError as error:  # the SDK's word for a receiver whose connection has broken before
+            raise ServiceBusConnectionError(message=str(error)) from error
 
 
 class ServiceBusDeadLetters:
@@ -172,7 +182,7 @@ def _translated() -> Iterator[None]:
     with translated("using the dead-letter queue"):
         try:
             yield
-        except ServiceBusAuthorizationError as error:
+        except (ServiceBusAuthenticationError, ServiceBusAuthorizationError) as error:
             remedy = "Give the service's managed identity the roles Azure Service Bus Data Sender and Data Receiver."
             raise Blocked(Reason.PERMISSION_MISSING, str(error), remedy=remedy) from error
 
