@@ -14,7 +14,7 @@ from core.ledger import AuditRecord, Promotion
 
 UNDECODABLE = "undecodable"
 # Of a body that is no command, so much is shown, and kept when it is dropped; of what is wrong with it, so much is told.
-BODY_SHOWN, PROBLEM_SHOWN = 8000, 1000
+BODY_SHOWN, PROBLEM_SHOWN, NAME_KEPT = 8000, 1000, 200
 # Dead letters that are no command belong to no endpoint: what was done to them is audited under this name.
 NO_SESSION = "dead-letters"
 _HOLDS = (Verb.HOLD, Verb.RELEASE)
@@ -201,7 +201,7 @@ def kept(letter: DeadLetter) -> dict[str, Any]:
     return {
         "sequence_number": letter.sequence_number,
         "message_id": letter.message_id,
-        "dead_letter_reason": letter.dead_letter_reason,
+        "dead_letter_reason": letter.dead_letter_reason[:NAME_KEPT],
         "dead_letter_description": letter.dead_letter_description[:PROBLEM_SHOWN],
         "enqueued_at": letter.enqueued_at.isoformat(),
         "bytes": len(letter.body),
