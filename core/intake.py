@@ -20,6 +20,7 @@ from core.evidence import Findings, StoredArtifacts, gather
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Memo, Promotion, State
 from core.mlmodel import MLMODEL
 from core.once import promoted_already
+from core.orders import winning_time
 from core.origin import OVERRIDE_TAG, Classification, Evidence, Run, classify
 from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.policy_file import LoadedPolicy
@@ -408,6 +409,9 @@ class Intake:
         """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
         manifest, how = decided.packaged.manifest, decided.packaged.recipe
         command, order = decided.command, decided.command.order
+        if order is not None:
+            wins = winning_time(self._ledger, command.session_id, order.at)
+            command = command.model_copy(update={"generation_time": wins})
         self._check_it_is_no_output(decided)
         if decided.is_to_register(self._policy):
             self._register(command.source, decided.model, decided.packaged, str(decided.run_id))

@@ -8,7 +8,7 @@ out is made up for by whoever repeats the order: row, audit, message; a word to 
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
@@ -94,7 +94,8 @@ class Orders:
         if accepted := self._accepted(row, Verb.REDEPLOY, order_id):
             return accepted
         fresh_at = row.attempt + 1 if fresh else None
-        return self._again(row, order, Verb.REDEPLOY, generation_time=order.at, fresh=fresh_at)
+        wins = winning_time(self._ledger, row.session_id, order.at)
+        return self._again(row, order, Verb.REDEPLOY, generation_time=wins, fresh=fresh_at)
 
     def cancel(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
         """End a promotion that is under way, and take away what it has made."""
@@ -168,7 +169,8 @@ class Orders:
         order = self._order(Verb.ROLL_BACK, caller, order_id, reason, overrides_hold=True, replaces=current)
         _check_it_has_ended(row)
         self._hold_for(target, serve, endpoint, order, "rolled back")
-        return self._again(row, order, Verb.ROLL_BACK, generation_time=order.at)
+        wins = winning_time(self._ledger, session, order.at)
+        return self._again(row, order, Verb.ROLL_BACK, generation_time=wins)
 
     def retire(
         self, target: str, serve: str, endpoint: str, caller: Caller, *, order_id: str, reason: str = ""
@@ -344,6 +346,18 @@ class Orders:
             known = ", ".join(self._policy.targets)
             raise OrderRefused(problem, f"{target!r} is none of the policy's targets: {known}")
         return found.id
+
+
+def winning_time(ledger: Ledger, session: str, at: datetime) -> datetime:
+    """When an order counts as given: now, and in any case after what is live on the endpoint.
+
+    That has the time of the source's clock, which may be ahead of ours; the order came after it all the same.
+    """
+    live = next((found for found in ledger.trail(session) if found.action == LIVE), None)
+    row = ledger.promotion(live.promotion_id) if live is not None and live.promotion_id else None
+    if row is None or row.command is None:
+        return at
+    return max(at, command_of(row).generation.time + timedelta(microseconds=1))
 
 
 def order_id(caller: Caller, idempotency_key: str, *what: str) -> str:

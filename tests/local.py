@@ -55,9 +55,15 @@ class LocalAzure:
         """As `api`, for what is not JSON."""
         url = f"{self.endpoints['functions_url']}/api/{path}"
         request = urllib.request.Request(url, headers={"x-functions-key": self.endpoints["function_key"], **headers})
-        with _DIRECT.open(request, timeout=30) as answer:
-            content: bytes = answer.read()
-            return content
+        for tries in reversed(range(5)):
+            try:
+                with _DIRECT.open(request, timeout=30) as answer:
+                    content: bytes = answer.read()
+                    return content
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not tries:  # 503 says: ask again in a moment
+                    raise
+        raise AssertionError("not reached")
 
     def promotion(self, promotion_id: str) -> dict[str, Any] | None:
         try:
@@ -78,7 +84,7 @@ class LocalAzure:
         events: list[dict[str, Any]] = self.api("events")["events"]
         return [event for event in events if event["subject"] == subject]
 
-    def wait_for(self, look: Callable[[], T | None], *, what: str, seconds: float = 90.0) -> T:
+    def wait_for(self, look: Callable[[], T | None], *, what: str, seconds: float = 150.0) -> T:
         """Look again whenever something was written, and each second, until there is something to see."""
         ends = time.monotonic() + seconds
         while True:
@@ -88,7 +94,7 @@ class LocalAzure:
                 raise AssertionError(f"{what}: not seen within {seconds:.0f} s")
             self._newest = self.control.next_write(self._newest, seconds=1.0)
 
-    def wait_for_end(self, model: str, version: str = "1", seconds: float = 90.0) -> dict[str, Any]:
+    def wait_for_end(self, model: str, version: str = "1", seconds: float = 150.0) -> dict[str, Any]:
         """The promotion of this model version, once it has ended."""
 
         def ended() -> dict[str, Any] | None:
@@ -98,7 +104,7 @@ class LocalAzure:
         return self.wait_for(ended, what=f"the end of the promotion of {model}:{version}", seconds=seconds)
 
     def wait_for_state(
-        self, promotion_id: str, *states: str, attempt: int = 1, seconds: float = 90.0
+        self, promotion_id: str, *states: str, attempt: int = 1, seconds: float = 150.0
     ) -> dict[str, Any]:
         """The promotion, once it is in one of these states at this attempt (or a later one)."""
 

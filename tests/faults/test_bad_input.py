@@ -218,7 +218,7 @@ def test_what_takes_too_long_is_refused_at_its_deadline(local_azure: LocalAzure,
 def test_a_source_that_is_away_for_a_moment_loses_no_event(local_azure: LocalAzure, tmp_path: Path) -> None:
     """Reading the model fails with 503: Event Grid delivers the event again, and the promotion goes its way."""
     local_azure.control.plant(
-        service="arm", method="GET", path="/models/away/", principal="promotion-service", status=503, times=2
+        service="arm", method="GET", path="/models/away/versions/1$", principal="promotion-service", status=503, times=2
     )
     register(local_azure, "away", models.regression_with_example(tmp_path), **{"promote-to": "prod"})
     for attempts in (1, 2):
