@@ -26,7 +26,7 @@ YAML, TEXT = "application/yaml", "text/plain"
 
 
 class Version(Body):
-    """A model version; `source` may be left out where the policy has one only."""
+    """A model version; `source` may be left out where only one can be meant: the policy's, or that of its promotions."""
 
     source: str | None = None
     model: str = Field(max_length=255)
@@ -76,8 +76,11 @@ def routes(
     api = Routes(platform_authentication=platform_authentication)
 
     def source_of(given: Version) -> str:
-        if given.source is None and len(policy.sources) == 1:
-            return next(iter(policy.sources))
+        if given.source is None:
+            promoted = {row.source for row in ledger().promotions(model=given.model, version=given.version)}
+            known = (promoted & policy.sources.keys()) or set(policy.sources)
+            if len(known) == 1:
+                return known.pop()
         if given.source is None or given.source not in policy.sources:
             raise Problem(400, f"source must be one of {', '.join(policy.sources)}")
         return given.source
