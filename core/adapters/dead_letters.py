@@ -6,6 +6,7 @@ costs a round trip for each, and counts as a delivery of each, which ends no dea
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Any
 from azure.core.credentials import TokenCredential
 from azure.servicebus import (
     ServiceBusClient,
+    ServiceBusMessage,
     ServiceBusReceivedMessage,
     ServiceBusReceiver,
     ServiceBusSender,
@@ -52,10 +54,13 @@ class _Locked:
     """`core.replay.Taken`."""
 
     def __init__(
-        self, receiver: ServiceBusReceiver, sender: ServiceBusSender, message: ServiceBusReceivedMessage
+        self,
+        receiver: ServiceBusReceiver,
+        send: Callable[[ServiceBusMessage], None],
+        message: ServiceBusReceivedMessage,
     ) -> None:
         self._receiver = receiver
-        self._sender = sender
+        self._send = send
         self._message = message
         self._is_held = True
         self.number = message.sequence_number or 0
@@ -70,7 +75,7 @@ class _Locked:
         message = message_of(command, not_before=not_before)
         message.message_id = self.letter.message_id[: MESSAGE_ID_LIMIT - len(suffix)] + suffix
         with _translated():
-            self._sender.send_messages(message, timeout=SEND_SECONDS)
+            self._send(message)
 
     def complete(self) -> None:
         with _translated():
@@ -92,12 +97,18 @@ class _Locked:
 
 
 class ServiceBusDeadLetters:
-    """`core.replay.DeadLetters`. Connections of its own for each call: operators are few."""
+    """`core.replay.DeadLetters`. Safe to use from many threads.
+
+    One sender for the process, but a receiver for each call: an open one is sent a message before anybody asks for it, which
+    is locked then.
+    """
 
     def __init__(self, connection: ServiceBusConnection, queue: str, credential: TokenCredential) -> None:
         self._connection = connection
         self._queue = queue
         self._credential = credential
+        self._lock = threading.Lock()
+        self._sender: ServiceBusSender | None = None
 
     def peek(self, limit: int) -> tuple[DeadLetter, ...]:
         found: list[ServiceBusReceivedMessage] = []
@@ -123,36 +134,40 @@ class ServiceBusDeadLetters:
             with _translated():
                 opened = stack.enter_context(self._client())
                 receiver = stack.enter_context(self._receiver(opened))
-                sender = stack.enter_context(opened.get_queue_sender(self._queue))
             locked: dict[int, _Locked] = {}
             try:
                 with _translated():
-                    self._search(receiver, sender, wanted, locked)
+                    self._search(receiver, wanted, locked)
                 yield tuple(locked[number] for number in sorted(wanted & locked.keys()))
             finally:
                 _give_back(locked.values())
 
-    def _search(
-        self,
-        receiver: ServiceBusReceiver,
-        sender: ServiceBusSender,
-        wanted: frozenset[int],
-        locked: dict[int, _Locked],
-    ) -> None:
-        """Lock from the beginning until all that are wanted are there, in ever larger steps.
+    def _search(self, receiver: ServiceBusReceiver, wanted: frozenset[int], locked: dict[int, _Locked]) -> None:
+        """Lock from the beginning until all that are wanted and are there are had, in ever larger steps.
 
-        If nothing comes and one that is wanted is there, somebody else has it, or those in front of it: it may come back.
+        If nothing comes and one of them is still there, somebody else has it, or those in front of it: it may come back.
         """
         ends = time.monotonic() + SEARCH_SECONDS
         size = max(FIRST_BATCH, len(wanted))
-        while (missing := wanted - locked.keys()) and len(locked) < SEARCHED and time.monotonic() < ends:
+        sought = _there(receiver, wanted)
+        while (missing := sought - locked.keys()) and len(locked) < SEARCHED and time.monotonic() < ends:
             batch = receiver.receive_messages(max_message_count=min(size, LARGEST_BATCH), max_wait_time=PATIENCE)
             for message in batch:
-                each = _Locked(receiver, sender, message)
+                each = _Locked(receiver, self._send, message)
                 locked[each.number] = each
-            if not batch and not any(_peeked(receiver, number) for number in missing):
-                break
+            if not batch:
+                sought = _there(receiver, missing)
             size *= 2
+
+    def _send(self, message: ServiceBusMessage) -> None:
+        with self._lock:
+            if self._sender is None:
+                self._sender = self._client().get_queue_sender(self._queue)
+            try:
+                self._sender.send_messages(message, timeout=SEND_SECONDS)
+            except ServiceBusError:
+                self._sender = None
+                raise
 
     def _client(self) -> ServiceBusClient:
         return client(self._connection, self._credential)
@@ -165,6 +180,10 @@ def _peeked(receiver: ServiceBusReceiver, number: int) -> DeadLetter | None:
     """Peeking begins with the first message that has this number or a higher one."""
     found = receiver.peek_messages(1, sequence_number=number)
     return _letter(found[0]) if found and found[0].sequence_number == number else None
+
+
+def _there(receiver: ServiceBusReceiver, numbers: frozenset[int]) -> frozenset[int]:
+    return frozenset(number for number in numbers if _peeked(receiver, number))
 
 
 def _give_back(locked: Iterable[_Locked]) -> None:

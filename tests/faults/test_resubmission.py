@@ -12,12 +12,12 @@ from tests.e2e.test_realtime import register
 from tests.faults.killing import effective_writes, last_number
 from tests.local import LocalAzure
 
+# One in each state that a kill can leave; writes that are half done are in tests/functions/test_failed.py.
 POINTS = [
-    pytest.param({"service": "table", "method": "PUT", "phase": "before"}, id="nothing done"),
     pytest.param({"service": "table", "method": "PUT", "phase": "after", "skip": 1}, id="audited"),
-    pytest.param({"service": "table", "method": "PUT", "phase": "after", "skip": 3}, id="the row says it"),
-    pytest.param({"service": "service_bus", "method": "SEND", "phase": "before"}, id="before it is sent"),
-    pytest.param({"service": "service_bus", "method": "SEND", "phase": "after"}, id="sent, and not told"),
+    pytest.param(
+        {"service": "service_bus", "method": "SEND", "phase": "before"}, id="the row says it, before it is sent"
+    ),
     pytest.param({"service": "service_bus", "method": "COMPLETE", "phase": "before"}, id="sent, and not completed"),
     pytest.param({"service": "service_bus", "method": "COMPLETE", "phase": "after"}, id="completed, and not told"),
 ]
