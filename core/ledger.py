@@ -189,7 +189,8 @@ LIVE, REQUESTED = "live", "requested"
 class AuditRecord(_Record):
     """Who did what to which endpoint, and what that changed. Never replaced, never deleted.
 
-    `action` is a `Verb`, a `Decision`, `requested` or `live` (traffic or schedule is on `promotion_id` now). `before` and
+    `action` is a `Verb`, a `Decision`, `requested`, `live` (traffic or schedule is on `promotion_id` now), or `resubmit` or
+    `drop` of a dead letter. `before` and
     `after` are what it changed, such as the version that was live. `id` makes a repeat harmless.
     """
 

@@ -55,7 +55,9 @@ class Orders:
 
     # --------------------------------------------------------------------------------------------------- promotions
 
-    def retry(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
+    def retry(
+        self, promotion: str, caller: Caller, *, order_id: str, reason: str = "", not_before: datetime | None = None
+    ) -> Promotion:
         """Try again what was refused, cancelled or superseded, as it was asked for: a new attempt, as old as before."""
         row = row_of(self._ledger, promotion)
         if accepted := self._accepted(row, Verb.RETRY, order_id):
@@ -68,7 +70,7 @@ class Orders:
             asked: dict[str, object] = {"overrides_hold": row.order.overrides_hold, "replaces": row.order.replaces}
             asked |= {"verb": row.order.verb} if row.order.verb in _REPEATED else {}
             order = order.model_copy(update=asked)
-        return self._again(row, order, Verb.RETRY, goal=command_of(row).goal)
+        return self._again(row, order, Verb.RETRY, goal=command_of(row).goal, not_before=not_before)
 
     def redeploy(
         self,
@@ -221,7 +223,7 @@ class Orders:
         assert row.order is not None  # noqa: S101 - it was opened by one
         self._ledger.audit(AuditRecord.of(row, row.order, verb))
         if row.state is State.REQUESTED:
-            self._queue.send(command_of(row))
+            self._queue.send(command_of(row), not_before=row.due)
         return row
 
     # ------------------------------------------------------------------------------------------------- new attempts
@@ -235,6 +237,7 @@ class Orders:
         generation_time: datetime | None = None,
         fresh: int | None = None,
         goal: Literal["live", "retired"] = "live",
+        not_before: datetime | None = None,
     ) -> Promotion:
         """A new attempt of a promotion that has ended, with the content that it had."""
         _check_it_has_ended(row)
@@ -247,7 +250,8 @@ class Orders:
             "goal": goal,
         }
         command = renewed(before).model_copy(update=changes)
-        return self._sent(self._ledger.save(row.again(command, now=self._now())), verb)
+        opened = row.again(command, now=self._now()).model_copy(update={"due": not_before})
+        return self._sent(self._ledger.save(opened), verb)
 
     def _elsewhere(self, row: Promotion, target: str, order: Order) -> Promotion:
         """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""

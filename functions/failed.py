@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from core.replay import AT_ONCE, Failed, Letter, Replay
-from functions.http import Body, Problem
+from core.dead_letters import Letter
+from core.replay import Failed, Replay
+from functions.http import Body
 from functions.routes import Nothing, Page, Request, Routes
 
-ALL = 10_000
+REASON_LIMIT = 500
 
 
 class Listing(Page):
@@ -32,13 +34,19 @@ class FailedWork(Body):
 
 
 class Retry(Body):
-    """Which failed work goes again: `ids`, all with a `reason`, or `all`; so many dead letters in a minute."""
+    """Which failed work goes again: `ids`, all with a `reason`, or `all`; and how many of it in a minute."""
 
     ids: tuple[str, ...] | None = None
     reason: str | None = None
     all: bool = False
     per_minute: int = Field(60, ge=1, le=6000)
-    note: str = Field("", max_length=500)
+    note: str = Field("", max_length=REASON_LIMIT)
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if sum((self.ids is not None, self.reason is not None, self.all)) != 1:
+            raise ValueError("say which: one of ids, reason and all")
+        return self
 
 
 class NotRetried(Body):
@@ -47,7 +55,7 @@ class NotRetried(Body):
 
 
 class Retried(Body):
-    """What went again and what did not; ask again for those that remain."""
+    """What went again, what did not, and how much is left: ask again for that."""
 
     retried: tuple[str, ...]
     failed: tuple[NotRetried, ...]
@@ -59,66 +67,59 @@ class Letters(Body):
 
 
 class Why(Body):
-    reason: str = Field("", max_length=500)
+    """Why it is worth another try."""
+
+    reason: str = Field("", max_length=REASON_LIMIT)
 
 
-class Because(Body):
-    reason: str = Field(min_length=1, max_length=500)
+class DropReason(Body):
+    """Why nobody needs it any more."""
+
+    reason: str = Field(min_length=1, max_length=REASON_LIMIT)
 
 
 def routes(replay: Callable[[], Replay], *, platform_authentication: bool) -> Routes:
     api = Routes(platform_authentication=platform_authentication)
+    _many(api, replay)
+    _letters(api, replay)
+    return api
 
+
+def _many(api: Routes, replay: Callable[[], Replay]) -> None:
     @api.get("failed", "Dead letters and refused promotions in one view.", takes=Listing, answers=FailedWork)
     def list_failed(req: Request[Listing]) -> FailedWork:
-        if req.given.group is None:
-            return FailedWork(failed=replay().failed(req.given.limit))
-        everything = replay().failed(ALL)
-        counted = Counter(each.reason for each in everything).most_common()
+        counted = Counter(replay().reasons()).most_common() if req.given.group else ()
         groups = tuple(Group(reason=reason, count=count) for reason, count in counted)
-        return FailedWork(failed=everything[: req.given.limit], groups=groups)
+        return FailedWork(failed=replay().failed(req.given.limit), groups=groups)
 
     @api.post("failed/retry", "Send failed work again: some, a group by reason, or all.", takes=Retry, answers=Retried)
     def retry_failed(req: Request[Retry]) -> Retried:
-        ids = _chosen(req.given, replay)
-        done, problems = replay().retry(
-            ids[:AT_ONCE],
-            req.caller,
-            order_id=req.order_id,
-            per_minute=req.given.per_minute,
-            note=req.given.note,
-        )
-        failed = tuple(NotRetried(id=name, why=why) for name, why in problems.items())
-        return Retried(retried=tuple(done), failed=failed, remaining=max(0, len(ids) - AT_ONCE))
+        asked = req.given
+        act = partial(replay().retry_all, asked.reason) if asked.ids is None else partial(replay().retry, asked.ids)
+        came = act(req.caller, order_id=req.order_id, per_minute=asked.per_minute, note=asked.note)
+        failed = tuple(NotRetried(id=name, why=why) for name, why in came.problems.items())
+        return Retried(retried=came.done, failed=failed, remaining=came.remaining)
+
+
+def _letters(api: Routes, replay: Callable[[], Replay]) -> None:
+    place = "dead-letters/{sequence_number:long}"
 
     @api.get("dead-letters", "The dead letters, the oldest first.", takes=Page, answers=Letters)
     def list_dead_letters(req: Request[Page]) -> Letters:
         return Letters(dead_letters=replay().letters(req.given.limit))
 
-    @api.get("dead-letters/{sequence_number:long}", "A dead letter.", takes=Nothing, answers=Letter)
+    @api.get(place, "A dead letter.", takes=Nothing, answers=Letter)
     def show_dead_letter(req: Request[Nothing]) -> Letter:
-        return replay().letter(int(req.path["sequence_number"]))
+        return replay().letter(_number(req))
 
-    @api.post("dead-letters/{sequence_number:long}/resubmit", "Send a dead letter again.", takes=Why, answers=Letter)
+    @api.post(f"{place}/resubmit", "Send a dead letter again.", takes=Why, answers=Letter)
     def resubmit_dead_letter(req: Request[Why]) -> Letter:
-        return replay().resubmit(int(req.path["sequence_number"]), req.caller, reason=req.given.reason)
+        return replay().resubmit(_number(req), req.caller, reason=req.given.reason)
 
-    @api.post(
-        "dead-letters/{sequence_number:long}/drop",
-        "Take a dead letter away.",
-        takes=Because,
-        answers=Letter,
-        status=200,
-    )
-    def drop_dead_letter(req: Request[Because]) -> Letter:
-        return replay().drop(int(req.path["sequence_number"]), req.caller, reason=req.given.reason)
-
-    return api
+    @api.post(f"{place}/drop", "Take a dead letter away for good.", takes=DropReason, answers=Letter, status=200)
+    def drop_dead_letter(req: Request[DropReason]) -> Letter:
+        return replay().drop(_number(req), req.caller, reason=req.given.reason)
 
 
-def _chosen(asked: Retry, replay: Callable[[], Replay]) -> list[str]:
-    if sum((asked.ids is not None, asked.reason is not None, asked.all)) != 1:
-        raise Problem(400, "say which: one of `ids`, `reason` and `all`")
-    if asked.ids is not None:
-        return list(dict.fromkeys(asked.ids))
-    return [each.id for each in replay().failed(ALL) if asked.all or each.reason == asked.reason]
+def _number(req: Request[Nothing] | Request[Why] | Request[DropReason]) -> int:
+    return int(req.path["sequence_number"])

@@ -1,114 +1,242 @@
 """The dead-letter queue behind the queue of commands, over azure-servicebus.
 
-It has no sessions, though the queue has. Service Bus cannot lock one message by its number: all in front of it are locked
-with it, and given back when the block ends; abandoning counts a delivery, and nothing ends a dead letter by that.
+It has no sessions, though the queue has. Service Bus locks no message by its number unless it was deferred: whoever wants
+one receives from the beginning, and all in front of it are locked as well until the search ends, and then given back. That
+costs a round trip for each, and counts as a delivery of each, which ends no dead letter.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.credentials import TokenCredential
-from azure.servicebus import ServiceBusClient, ServiceBusReceiver, ServiceBusSubQueue
-from azure.servicebus.exceptions import ServiceBusError
+from azure.servicebus import (
+    ServiceBusClient,
+    ServiceBusMessage,
+    ServiceBusReceivedMessage,
+    ServiceBusReceiver,
+    ServiceBusSender,
+    ServiceBusSubQueue,
+)
+from azure.servicebus.amqp import AmqpMessageBodyType
+from azure.servicebus.exceptions import (
+    MessageLockLostError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusConnectionError,
+    ServiceBusError,
+)
 
-from core.adapters.service_bus import client, message_of
+from core.adapters.faults import translated
+from core.adapters.service_bus import SEND_SECONDS, client, message_of
 from core.commands import Command
-from core.errors import Transient
-from core.replay import DeadLetter
+from core.dead_letters import DeadLetter
+from core.errors import Blocked, Reason
 from core.settings import ServiceBusConnection
 
-BATCH = 100
-# How long an empty queue may take to say so, in seconds.
+log = logging.getLogger(__name__)
+
+PAGE = 100
+FIRST_BATCH, LARGEST_BATCH = 8, 100
+# So many are locked at most in search of one, and for so long at most: well within the lock of the first, which is a minute.
+SEARCHED, SEARCH_SECONDS = 1000, 20.0
+# How long an empty queue may take to say so.
 PATIENCE = 2.0
-MESSAGE_ID_LIMIT = 128
+MESSAGE_ID_LIMIT, PROPERTY_LIMIT = 128, 200
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Locked:
     """`core.replay.Taken`."""
 
-    def __init__(self, receiver: ServiceBusReceiver, sender: Any, message: Any) -> None:
+    def __init__(
+        self,
+        receiver: ServiceBusReceiver,
+        send: Callable[[ServiceBusMessage], None],
+        message: ServiceBusReceivedMessage,
+    ) -> None:
         self._receiver = receiver
-        self._sender = sender
-        self.message = message
-        self.letter = _letter(message)
-        self.is_settled = False
+        self._send = send
+        self._message = message
+        self._is_held = True
+        self.number = message.sequence_number or 0
+
+    @property
+    def letter(self) -> DeadLetter:
+        return _letter(self._message)
 
     def resend(self, command: Command, *, not_before: datetime | None) -> None:
-        """Into the session that it came from, under an id of its own: the broker drops ids that it has seen lately."""
-        suffix = f":r{self.letter.sequence_number}"
+        """In the session of its endpoint, as every command."""
+        suffix = f":r{self.number}"
         message = message_of(command, not_before=not_before)
         message.message_id = self.letter.message_id[: MESSAGE_ID_LIMIT - len(suffix)] + suffix
-        self._sender.send_messages(message)
+        with _translated():
+            self._send(message)
 
     def complete(self) -> None:
-        self._receiver.complete_message(self.message)
-        self.is_settled = True
+        with _translated():
+            self._settle(self._receiver.complete_message)
+        self._is_held = False
+
+    def give_back(self) -> None:
+        """As if nobody had looked, as far as that goes. A lock that is lost has given it back already."""
+        if self._is_held:
+            self._is_held = False
+            with suppress(MessageLockLostError):
+                self._settle(self._receiver.abandon_message)
+
+    def _settle(self, settle: Callable[[ServiceBusReceivedMessage], None]) -> None:
+        try:
+            settle(self._message)
+        except ValueError as error:  # the SDK's word for a receiver whose connection has broken before
+            raise ServiceBusConnectionError(message=str(error)) from error
 
 
 class ServiceBusDeadLetters:
-    """`core.replay.DeadLetters`. A connection for each call: operators are few."""
+    """`core.replay.DeadLetters`. Safe to use from many threads.
+
+    One sender for the process, but a receiver for each call: an open one is sent a message before anybody asks for it, which
+    is locked then.
+    """
 
     def __init__(self, connection: ServiceBusConnection, queue: str, credential: TokenCredential) -> None:
         self._connection = connection
         self._queue = queue
         self._credential = credential
+        self._lock = threading.Lock()
+        self._sender: ServiceBusSender | None = None
 
     def peek(self, limit: int) -> tuple[DeadLetter, ...]:
-        found: list[DeadLetter] = []
-        with self._opened() as opened, self._receiver(opened) as receiver:
+        found: list[ServiceBusReceivedMessage] = []
+        with _translated(), self._client() as opened, self._receiver(opened) as receiver:
             while len(found) < limit:
-                following = found[-1].sequence_number + 1 if found else 1
-                page = receiver.peek_messages(min(BATCH, limit - len(found)), sequence_number=following)
+                following = (found[-1].sequence_number or 0) + 1 if found else 1
+                page = receiver.peek_messages(min(PAGE, limit - len(found)), sequence_number=following)
+                found += page
                 if not page:
                     break
-                found += [_letter(message) for message in page]
-        return tuple(found)
+        return tuple(_letter(message) for message in found)
+
+    def find(self, sequence_number: int) -> DeadLetter | None:
+        with _translated(), self._client() as opened, self._receiver(opened) as receiver:
+            return _peeked(receiver, sequence_number)
 
     @contextmanager
     def taken(self, wanted: frozenset[int]) -> Iterator[tuple[_Locked, ...]]:
         if not wanted:
             yield ()
             return
-        with (
-            self._opened() as opened,
-            self._receiver(opened) as receiver,
-            opened.get_queue_sender(self._queue) as sender,
-        ):
-            locked: list[_Locked] = []
+        with ExitStack() as stack:
+            with _translated():
+                opened = stack.enter_context(self._client())
+                receiver = stack.enter_context(self._receiver(opened))
+            locked: dict[int, _Locked] = {}
             try:
-                while wanted - {each.letter.sequence_number for each in locked}:
-                    batch = receiver.receive_messages(max_message_count=BATCH, max_wait_time=PATIENCE)
-                    if not batch:
-                        break
-                    locked += [_Locked(receiver, sender, message) for message in batch]
-                yield tuple(each for each in locked if each.letter.sequence_number in wanted)
+                with _translated():
+                    self._search(receiver, wanted, locked)
+                yield tuple(locked[number] for number in sorted(wanted & locked.keys()))
             finally:
-                for each in locked:
-                    if not each.is_settled:
-                        receiver.abandon_message(each.message)
+                _give_back(locked.values())
 
-    @contextmanager
-    def _opened(self) -> Iterator[ServiceBusClient]:
-        try:
-            with client(self._connection, self._credential) as opened:
-                yield opened
-        except ServiceBusError as error:
-            raise Transient(f"the dead-letter queue of {self._queue} cannot be used: {error}") from error
+    def _search(self, receiver: ServiceBusReceiver, wanted: frozenset[int], locked: dict[int, _Locked]) -> None:
+        """Lock from the beginning until all that are wanted and are there are had, in ever larger steps.
+
+        If nothing comes and one of them is still there, somebody else has it, or those in front of it: it may come back.
+        """
+        ends = time.monotonic() + SEARCH_SECONDS
+        size = max(FIRST_BATCH, len(wanted))
+        sought = _there(receiver, wanted)
+        while (missing := sought - locked.keys()) and len(locked) < SEARCHED and time.monotonic() < ends:
+            batch = receiver.receive_messages(max_message_count=min(size, LARGEST_BATCH), max_wait_time=PATIENCE)
+            for message in batch:
+                each = _Locked(receiver, self._send, message)
+                locked[each.number] = each
+            if not batch:
+                sought = _there(receiver, missing)
+            size *= 2
+
+    def _send(self, message: ServiceBusMessage) -> None:
+        with self._lock:
+            if self._sender is None:
+                self._sender = self._client().get_queue_sender(self._queue)
+            try:
+                self._sender.send_messages(message, timeout=SEND_SECONDS)
+            except ServiceBusError:
+                self._sender = None
+                raise
+
+    def _client(self) -> ServiceBusClient:
+        return client(self._connection, self._credential)
 
     def _receiver(self, opened: ServiceBusClient) -> ServiceBusReceiver:
         return opened.get_queue_receiver(self._queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
 
 
-def _letter(message: Any) -> DeadLetter:
+def _peeked(receiver: ServiceBusReceiver, number: int) -> DeadLetter | None:
+    """Peeking begins with the first message that has this number or a higher one."""
+    found = receiver.peek_messages(1, sequence_number=number)
+    return _letter(found[0]) if found and found[0].sequence_number == number else None
+
+
+def _there(receiver: ServiceBusReceiver, numbers: frozenset[int]) -> frozenset[int]:
+    return frozenset(number for number in numbers if _peeked(receiver, number))
+
+
+def _give_back(locked: Iterable[_Locked]) -> None:
+    """If the connection is gone, the locks end by themselves: whatever was done is done."""
+    try:
+        for each in locked:
+            each.give_back()
+    except ServiceBusError as error:
+        log.warning("dead letters stay locked until their locks expire: %s", error)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """ServiceBusError is an AzureError: all that is not a missing right may pass."""
+    with translated("using the dead-letter queue"):
+        try:
+            yield
+        except (ServiceBusAuthenticationError, ServiceBusAuthorizationError) as error:
+            remedy = "Give the service's managed identity the roles Azure Service Bus Data Sender and Data Receiver."
+            raise Blocked(Reason.PERMISSION_MISSING, str(error), remedy=remedy) from error
+
+
+def _letter(message: ServiceBusReceivedMessage) -> DeadLetter:
+    """Anybody may have sent it, with anything in it: nothing here fails because of that."""
+    properties = message.application_properties or {}
     return DeadLetter(
-        sequence_number=message.sequence_number,
-        message_id=str(message.message_id or ""),
-        session_id=message.session_id,
-        dead_letter_reason=str(message.dead_letter_reason or "unknown"),
-        dead_letter_description=str(message.dead_letter_error_description or ""),
+        sequence_number=message.sequence_number or 0,
+        message_id=_text(message.message_id) or "",
+        session_id=_text(message.session_id),
+        dead_letter_reason=_text(_property(properties, "DeadLetterReason")) or "unknown",
+        dead_letter_description=_text(_property(properties, "DeadLetterErrorDescription")) or "",
         delivery_count=message.delivery_count or 0,
-        enqueued_at=message.enqueued_time_utc,
-        body=b"".join(message.body),
+        enqueued_at=message.enqueued_time_utc or _UNKNOWN_TIME,
+        promotion_id=_text(_property(properties, "promotion_id"), PROPERTY_LIMIT),
+        endpoint=_text(_property(properties, "endpoint"), PROPERTY_LIMIT),
+        body=_body(message),
     )
+
+
+def _property(properties: dict[str | bytes, Any], name: str) -> Any:
+    """Names come as bytes or as text."""
+    return properties.get(name.encode(), properties.get(name))
+
+
+def _text(value: Any, limit: int | None = None) -> str | None:
+    if value is None:
+        return None
+    return (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))[:limit]
+
+
+def _body(message: ServiceBusReceivedMessage) -> bytes:
+    """Ours are data sections; what is a value or a sequence for AMQP is shown as text."""
+    if message.body_type is AmqpMessageBodyType.DATA:
+        return b"".join(message.body)
+    found = message.body if message.body_type is AmqpMessageBodyType.VALUE else list(message.body)
+    return found if isinstance(found, bytes) else str(found).encode(errors="replace")

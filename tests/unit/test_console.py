@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from core.dead_letters import Letter
 from core.explain import Explanation, RuleVerdict, Told
 from core.ledger import Approval, Decision, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.plan import Difference, Ending, Plan, PlannedStep
 from core.policy_check import Checked, MatchedModel, RuleMatches
 from core.reconcile import BackfillRow, Tick
-from core.replay import Failed, Letter
+from core.replay import Failed
 from promotions.app import app, main
 from promotions.commands import arguments, insight, policies
 from promotions.exits import FINAL, Exit
@@ -140,10 +141,13 @@ LETTER = dumped(
         reason="undecodable",
         why="no JSON",
         remedy="drop it",
+        stale=False,
         promotion_id=None,
         endpoint=None,
         target=None,
         state=None,
+        dead_letter_reason="MaxDeliveryCountExceeded",
+        dead_letter_description="Message could not be consumed after 3 delivery attempts.",
         delivery_count=3,
         enqueued_at=NOON,
         body={"text": "rubbish"},
