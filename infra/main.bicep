@@ -25,8 +25,6 @@ param existingTopics object = {}
 var policy = loadYamlContent('../promotion.yaml')
 var sources = items(policy.sources)
 var targets = items(policy.targets)
-// Rules with register_as register the outputs of runs in their source, which then is written to.
-var registersRuns = contains(string(policy.rules), '"register_as"')
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = { 'azd-env-name': environmentName }
 var subscriptionIds = union(
@@ -127,7 +125,7 @@ module sourceRights 'modules/workspace-rights.bicep' = [
     scope: resourceGroup(source.value.subscription_id, source.value.resource_group)
     params: {
       workspaceName: source.value.workspace
-      roleDefinitionId: (source.value.?status_tags ?? false) || registersRuns
+      roleDefinitionId: (source.value.?status_tags ?? false) || (source.value.?register_models ?? false)
         ? roles[indexOf(subscriptionIds, toLower(source.value.subscription_id))].outputs.sourceWithStatusTags
         : roles[indexOf(subscriptionIds, toLower(source.value.subscription_id))].outputs.source
       principalId: identity.outputs.principalId
