@@ -22,7 +22,8 @@ param signInClientId string = ''
 @description('System topics that are there already, by the source\'s name in the policy: { dev: { workspace: NAME, resourceGroup: NAME } }. Azure allows one topic for each workspace and one for each resource group.')
 param existingTopics object = {}
 
-var policy = loadYamlContent('../promotion.yaml')
+// any: sources and targets need not all have the same keys.
+var policy = any(loadYamlContent('../promotion.yaml'))
 var sources = items(policy.sources)
 var targets = items(policy.targets)
 var token = toLower(uniqueString(subscription().id, environmentName, location))

@@ -1,6 +1,8 @@
 """What is deployed, and by whom: the package, and the pipelines."""
 
+import os
 import re
+import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -68,3 +70,21 @@ def test_the_stage_that_deploys_comes_after_the_check_in_azure_devops() -> None:
     *_, step = job["strategy"]["runOnce"]["deploy"]["steps"]
     assert step["task"] == "AzureCLI@2"
     assert step["env"]["PROMOTION_SUBSCRIBE"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("subscribed", "calls"),
+    [("", ["env set PROMOTION_SUBSCRIBE true", "provision --no-prompt"]), ("true", [])],
+)
+def test_the_hook_subscribes_once(tmp_path: Path, subscribed: str, calls: list[str]) -> None:
+    """The shell line of azure.yaml, with a program in place of azd that writes down how it was called."""
+    log = tmp_path / "calls"
+    azd = tmp_path / "azd"
+    azd.write_text(f'#!/bin/sh\necho "$*" >> {log}\n', encoding="utf-8")
+    azd.chmod(0o755)
+    hook = pipeline("azure.yaml")["hooks"]["postdeploy"]["posix"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PROMOTION_SUBSCRIBE": subscribed}
+
+    subprocess.run([hook["shell"], "-c", hook["run"]], env=environment, check=True)
+
+    assert (log.read_text(encoding="utf-8").splitlines() if log.exists() else []) == calls

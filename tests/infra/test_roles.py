@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from core import policy_file
 from emulator.permissions import Assignments, Permission, Role, needed
+from emulator.topology import DATA_SCIENTIST, DEV, PROD, PROMOTION_SERVICE, Topology
 from tests import permissions
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -17,6 +19,8 @@ NAMES = {"s": "source", "t": "source-with-status-tags", "T": "target", "S": "tar
 OPERATION = re.compile(r"Microsoft\.[A-Za-z]+(?:/[A-Za-z]+)+/(?:read|write|delete|[A-Za-z]+/action)")
 SUBSCRIPTION = "/subscriptions/11111111-1111-4111-8111-111111111111"
 WORKSPACE = f"{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/ws"
+ARM = "management.azure.com"
+STATUS = "/providers/Microsoft.MachineLearningServices/locations/westeurope/mfeOperationsStatus/1"
 SHORT = {"ML/": "Microsoft.MachineLearningServices/", "Blob/": "Microsoft.Storage/storageAccounts/blobServices/"}
 
 
@@ -146,6 +150,37 @@ def test_a_role_counts_at_its_scope_and_below(scope: str, permission: Permission
     assignments = Assignments()
     assignments.assign(scope, ROLE)
     assert assignments.allow(permission) is allowed
+
+
+def _asked(method: str, host: str, path: str, principal: str = PROMOTION_SERVICE.name) -> dict[str, Any]:
+    service = "blob" if ".blob." in host else "arm"
+    return {"method": method, "host": host, "path": path, "query": {}, "principal": principal, "service": service}
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "path", "is_missing"),
+    [
+        ("PUT", ARM, f"{PROD.arm_id}/onlineEndpoints/e/deployments/d", False),
+        ("PUT", ARM, f"{PROD.arm_id.lower()}/onlineEndpoints/e", False),
+        ("PUT", ARM, f"{DEV.arm_id}/onlineEndpoints/e/deployments/d", True),
+        ("DELETE", ARM, f"{PROD.arm_id}/models/m/versions/1", True),
+        ("PUT", ARM, f"{DEV.arm_id}/models/m/versions/1", False),
+        ("GET", ARM, f"/subscriptions/{PROD.subscription_id}{STATUS}", False),
+        ("GET", ARM, f"/subscriptions/{DEV.subscription_id}{STATUS}", True),
+        ("PUT", f"{PROD.storage_account}.blob.core.windows.net", "/c/b", False),
+        ("PUT", f"{DEV.storage_account}.blob.core.windows.net", "/c/b", True),
+        ("PUT", "stpromotion.blob.core.windows.net", "/promotion-archive/b", False),
+    ],
+)
+def test_what_the_end_of_a_test_run_would_find(method: str, host: str, path: str, is_missing: bool) -> None:
+    """With the policy of the tests: dev is a source with status tags, prod a target."""
+    policy = policy_file.load(REPOSITORY / "tests" / "promotion.yaml").policy
+    assigned = permissions.assignments(policy, Topology())
+    by_others = _asked("DELETE", ARM, DEV.arm_id, principal=DATA_SCIENTIST.name)
+
+    found = permissions.missing([_asked(method, host, path), by_others], assigned, Topology())
+
+    assert bool(found) is is_missing
 
 
 @pytest.mark.parametrize(

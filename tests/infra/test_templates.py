@@ -18,6 +18,7 @@ PATHS = [pytest.param(path, id=path.stem) for path in TEMPLATES]
 FUNCTIONS = frozenset(
     [
         "allowed",
+        "any",
         "contains",
         "description",
         "empty",
