@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench clean
+.PHONY: help setup demo up test test-all check format bench clean
 
 PYTHON ?= python3
 POLICY ?= promotion.sample.yaml
@@ -28,6 +28,9 @@ up: setup ## keep the local Azure and the function app running until Ctrl-C (POL
 
 test: setup ## all tests
 	@.venv/bin/python -m pytest
+
+test-all: setup ## all tests, with SIGKILL at every single effect call
+	@.venv/bin/python -m pytest --every-kill-point
 
 check: setup ## format, lint, strict types, then all tests
 	@.venv/bin/ruff format --check --quiet .

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 from azure.core.credentials import TokenCredential
 
-from core import policy_file, settings
+from core import notifications, policy_file, settings
 from core.approvals import Approvals
 from core.events import WorkspaceId
 from core.explain import Explainer
@@ -21,8 +21,9 @@ from core.intake import Intake
 from core.orders import Orders
 from core.plan import Planner
 from core.policy_check import ModelFinder
-from core.ports import CommandQueue, Target
+from core.ports import CommandQueue, News, Target
 from core.promotion import Promoter
+from core.publishing import Publisher
 from core.reconcile import Reconciler
 from core.replay import Replay
 from core.status_tags import StatusTags
@@ -58,7 +59,8 @@ def _credential() -> TokenCredential:
 def _ledger() -> StorageLedger:
     from core.adapters.ledger_storage import StorageLedger
 
-    return StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential())
+    noted = notifications.noted if SETTINGS.notifications else None
+    return StorageLedger(SETTINGS.ledger_tables, SETTINGS.ledger_blobs, _credential(), noted=noted)
 
 
 @cache
@@ -104,8 +106,24 @@ def _promoter() -> Promoter:
         archive=_archive(),
         target_for=_targets(),
         now=_now,
-        news=[_status_tags()],
+        news=_news(),
     )
+
+
+@cache
+def _publisher() -> Publisher | None:
+    """None where no topic is set: then nothing is noted either."""
+    if not SETTINGS.notifications:
+        return None
+    from core.adapters.notifications import EventGridTopic
+
+    topic = EventGridTopic(SETTINGS.notifications, _credential())
+    return Publisher(topic=topic, ledger=_ledger(), overdue_after=SETTINGS.overdue_after)
+
+
+def _news() -> list[News]:
+    publisher = _publisher()
+    return [_status_tags(), *([publisher] if publisher else [])]
 
 
 @cache
@@ -126,6 +144,7 @@ def _reconciler() -> Reconciler:
         intake=_intake(),
         orders=_orders(),
         status=_status_tags(),
+        publisher=_publisher(),
         now=_now,
         loaded_at=LOADED_AT,
     )

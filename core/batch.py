@@ -4,7 +4,7 @@ from core import tags
 from core.commands import Phase, PromoteModel
 from core.errors import Reason
 from core.outcomes import Parked, Refused, Waiting
-from core.ports import Deployment, Endpoint, JobStatus, Provisioning, Schedule
+from core.ports import Deployment, Endpoint, JobStatus, Provisioning, Schedule, TestSummary
 from core.stages import BatchStage
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wait
 
@@ -34,8 +34,8 @@ def _unknown_part(seen: Seen) -> Look | None:
     return next((look for look, part in parts.items() if part is UNSEEN), None)
 
 
-def verify(wanted: Wanted, seen: Seen) -> Step | None:
-    """None when the test job has succeeded: only then does anything run with the new version."""
+def verify(wanted: Wanted, seen: Seen, endpoint: Endpoint) -> Step | None:
+    """None when the test job has succeeded, and compares well: only then does anything run with the new version."""
     if seen.test_job is UNSEEN:
         return Look.TEST_JOB
     if seen.test_job is None:
@@ -43,7 +43,7 @@ def verify(wanted: Wanted, seen: Seen) -> Step | None:
     job = seen.test_job
     match job.status:
         case JobStatus.COMPLETED:
-            return None
+            return _compare(wanted, seen, endpoint)
         case JobStatus.RUNNING:
             return Waiting(Phase.TEST, f"test job {job.name} is {job.detail.lower()}")
         case _:
@@ -52,6 +52,36 @@ def verify(wanted: Wanted, seen: Seen) -> Step | None:
                 f"test job {job.name} ended as {job.detail}",
                 remedy="Nothing was switched. Read its log below, correct the model or its input, and register it again.",
             )
+
+
+def _compare(wanted: Wanted, seen: Seen, endpoint: Endpoint) -> Step | None:
+    """None unless what the test job counted is worse than what that of the live version did, on the same data."""
+    allowed = wanted.batch_stage.comparison
+    if allowed is None:
+        return None
+    if seen.summary is UNSEEN:
+        return Look.SUMMARY
+    name = test_job_name(wanted.command)
+    if seen.summary is None:
+        return _worse(name, "it left no summary.json")
+    before = TestSummary.parse(endpoint.tags.get(tags.TESTED, ""))
+    if before is None or before.data != seen.summary.data:
+        return None  # the first one, or other data: there is nothing to compare with
+    if seen.summary.failed_files - before.failed_files > allowed.failed_files:
+        return _worse(
+            name, f"{seen.summary.failed_files} of its files failed, {before.failed_files} of the version that is live"
+        )
+    if abs(seen.summary.rows - before.rows) * 100 > allowed.rows * before.rows:
+        return _worse(name, f"it made {seen.summary.rows} predictions, the version that is live {before.rows}")
+    return None
+
+
+def _worse(job: str, why: str) -> Refused:
+    return Refused(
+        Reason.COMPARISON_FAILED,
+        f"test job {job} compares badly: {why}",
+        remedy="Nothing was switched. Correct the model, or if that is meant, raise `comparison` in the policy.",
+    )
 
 
 def test_job_name(command: PromoteModel) -> str:

@@ -1,5 +1,6 @@
 """Looking and doing: what each `Look` and each `Effect` asks of the target. Every effect is safe to repeat."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from core.ports import (
     ScheduleSpec,
     ScoringAnswer,
     Target,
+    TestSummary,
 )
 from core.realtime import UNVERIFIED
 from core.stages import BatchStage, RealtimeStage
@@ -29,6 +31,7 @@ LOG_TAIL = 4000
 # In the default datastore of the target: what the jobs of a promotion read and write.
 TEST_JOBS_FOLDER, SAMPLES_FOLDER = "promotion-tests", "promotion-samples"
 STATE_FOLDER = "_state"
+SUMMARY_LIMIT = 100_000
 
 
 def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
@@ -53,6 +56,8 @@ def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
             return replace(seen, component=target.batch.component(command.component, command.deployment))
         case Look.TEST_JOB:
             return replace(seen, test_job=target.batch.job(batch.test_job_name(command)))
+        case Look.SUMMARY:
+            return replace(seen, summary=_summary(target, wanted))
         case Look.SCHEDULE:
             return replace(seen, schedule=target.batch.schedule(command.endpoint))
         case Look.METRICS:
@@ -193,7 +198,7 @@ def _shift_traffic(target: Target, wanted: Wanted, seen: Seen, do: Do) -> Perfor
     endpoint: Endpoint = known(seen.endpoint)
     traffic = rollout.shared(endpoint.traffic, do.name, do.share)
     operation = _endpoints(target, wanted).update_endpoint(
-        endpoint, tags=rollout.shifted_tags(wanted, endpoint, do, _verified_with(wanted, seen)), traffic=traffic
+        endpoint, tags=rollout.shifted_tags(wanted, seen, do, _verified_with(wanted, seen)), traffic=traffic
     )
     return Performed(changed(replace(seen, metrics=UNSEEN), operation), f"{traffic[do.name]} % to {do.name}")
 
@@ -249,6 +254,17 @@ def _start_test_job(target: Target, wanted: Wanted, seen: Seen, name: str) -> Pe
     output = target.default_path(f"{TEST_JOBS_FOLDER}/{name}/")
     target.batch.start_job(_job(wanted, seen, name, _test_input(target, wanted), output))
     return Performed(replace(seen, test_job=UNSEEN), f"{name} on {batch.data_to_test_with(wanted)}")
+
+
+def _summary(target: Target, wanted: Wanted) -> TestSummary | None:
+    """What the test job wrote beside its predictions: see core/scoring/promotion_collect.py."""
+    name, stage = batch.test_job_name(wanted.command), wanted.batch_stage
+    content = target.read_text(f"{TEST_JOBS_FOLDER}/{name}/{name}/summary.json", SUMMARY_LIMIT)
+    if content is None:
+        return None
+    given = json.loads(content)
+    data = hashlib.sha256((stage.test_data_for(wanted.command.model) or "").encode()).hexdigest()[:16]
+    return TestSummary(files=given["files"], failed_files=given["failed_files"], rows=given["rows"], data=data)
 
 
 def _test_input(target: Target, wanted: Wanted) -> str:

@@ -111,9 +111,9 @@ def _move_traffic(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployme
     if wanted.command.is_batch:
         if is_stable and endpoint.traffic.get(ours.name) == 100:
             return None
-        return _verify(wanted, seen, ours) or Do(Effect.SHIFT_TRAFFIC, ours.name)
+        return batch.verify(wanted, seen, endpoint) or Do(Effect.SHIFT_TRAFFIC, ours.name)
     is_verified = (is_stable and endpoint.traffic.get(ours.name) == 100) or rollout.position(endpoint, ours) is not None
-    if not is_verified and (step := _verify(wanted, seen, ours)):
+    if not is_verified and (step := realtime.verify(wanted, seen, ours)):
         return step
     return rollout.advance(wanted, seen, endpoint, ours, _result(wanted, seen, endpoint, ours))
 
@@ -123,10 +123,6 @@ def _move_traffic(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployme
 
 def _component(wanted: Wanted, seen: Seen) -> Step | None:
     return batch.component(wanted, seen) if wanted.command.is_batch else None
-
-
-def _verify(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
-    return batch.verify(wanted, seen) if wanted.command.is_batch else realtime.verify(wanted, seen, ours)
 
 
 def _schedule(wanted: Wanted, seen: Seen) -> Step | None:

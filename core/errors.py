@@ -41,6 +41,7 @@ class Reason(StrEnum):
     ANALYSIS_INCONCLUSIVE = "analysis_inconclusive"
     TRAFFIC_CHANGED = "traffic_changed"
     TEST_JOB_FAILED = "test_job_failed"
+    COMPARISON_FAILED = "comparison_failed"
     SCHEDULE_NOT_OURS = "schedule_not_ours"
     SCHEDULE_FAILED = "schedule_failed"
     DEADLINE_EXCEEDED = "deadline_exceeded"

@@ -34,12 +34,43 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class NoticeType(StrEnum):
+    """What people are told about a promotion: the types of its notifications. Part of the contract (docs/contracts)."""
+
+    PARKED = "Promotion.Parked"
+    APPROVAL_WANTED = "Promotion.ApprovalWanted"
+    APPROVED = "Promotion.Approved"
+    RECOVERED = "Promotion.Recovered"
+    LIVE = "Promotion.Live"
+    REFUSED = "Promotion.Refused"
+    DEAD_LETTERED = "Promotion.DeadLettered"
+    OVERDUE = "Promotion.Overdue"
+    ROLLED_BACK = "Promotion.RolledBack"
+    SUPERSEDED = "Promotion.Superseded"
+    CANCELLED = "Promotion.Cancelled"
+    RETIRED = "Promotion.Retired"
+
+
+class Notice(_Record):
+    """One thing that people are to be told, as it was at that time. The same news has the same `id`, always."""
+
+    id: str
+    type: NoticeType
+    at: datetime
+    attempt: int
+    state: State
+    reason: Reason | None = None
+    why: str = ""
+    remedy: str | None = None
+
+
 class Promotion(_Record):
     """One model version in one stage: who asked, what for, how far it is, and what came of it.
 
     `hop` is the hop that is due next (at `due`), or the last one of a finished promotion. `result` tells how to call
     what was deployed, or holds what Azure said about a failure. `command` is the message that is due, and `etag` the
-    version of the row as it was read.
+    version of the row as it was read. `notices` is what people were told last, newest at the end; the last `owed` of them
+    are not published yet.
     """
 
     id: str
@@ -70,6 +101,8 @@ class Promotion(_Record):
     result: Mapping[str, Any] | None = None
     order: Order | None = None
     redeployed_from: str | None = None
+    notices: tuple[Notice, ...] = ()
+    owed: int = 0
     command: str | None = None
     etag: str | None = None
 
@@ -106,7 +139,8 @@ class Promotion(_Record):
     def again(self, command: PromoteModel, *, now: datetime) -> Self:
         """The same promotion at a new attempt: it stays listed where it is, and what came of it before is in its steps."""
         asked = self.requested(command, now=now, evidence=self.evidence)
-        kept = {"etag": self.etag, "requested_by": self.requested_by, "requested_at": self.requested_at}
+        kept: dict[str, Any] = {"etag": self.etag, "requested_by": self.requested_by, "requested_at": self.requested_at}
+        kept |= {"notices": self.notices, "owed": self.owed}
         return asked.model_copy(update=kept)
 
 

@@ -31,12 +31,13 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Parked:
-    """Somebody must do something first (`remedy`); it is looked at again by itself."""
+    """Somebody must do something first (`remedy`); it is looked at again by itself, seldom unless `retry_after` says."""
 
     reason: Reason
     why: str
     remedy: str
     phase: Phase = Phase.PARK
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)

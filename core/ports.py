@@ -6,7 +6,7 @@ Every method may raise Transient (look again later), Blocked (somebody must do s
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -257,6 +257,29 @@ class ScoringAnswer(_Value):
     seconds: float
 
 
+class TestSummary(_Value):
+    """What a test job counted, on the data at a path. As a tag: `files|failed files|rows|data`."""
+
+    __test__ = False  # no test, whatever its name says to pytest
+
+    files: int
+    failed_files: int
+    rows: int
+    data: str
+
+    def __str__(self) -> str:
+        return f"{self.files}|{self.failed_files}|{self.rows}|{self.data}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """None for what is no such text."""
+        try:
+            files, failed, rows, data = text.split("|", 3)
+            return cls(files=int(files), failed_files=int(failed), rows=int(rows), data=data)
+        except ValueError:
+            return None
+
+
 class Metrics(_Value):
     """What a deployment's requests came to: `failed` ended with 408, 424, 429 or 5xx; `latency` in milliseconds."""
 
@@ -380,6 +403,10 @@ class Target(Protocol):
 
     def put_text(self, path: str, content: bytes) -> str:
         """A small file of ours in the default datastore, created if absent; its path as `azureml://` URI."""
+        ...
+
+    def read_text(self, path: str, limit: int) -> bytes | None:
+        """A small file in the default datastore; None if there is none. Raises Refusal for one that is larger."""
         ...
 
     def default_path(self, path: str) -> str:

@@ -263,7 +263,8 @@ class Promoter:
                 self._postpone(successor, wait, State.WAITING, outcome.why, row=row)
             case Parked():
                 successor = self._successor(command, None, outcome.phase)
-                self._postpone(successor, PARKED_WAIT, State.PARKED, outcome.why, parked=outcome, row=row)
+                wait = PARKED_WAIT if outcome.retry_after is None else outcome.retry_after
+                self._postpone(successor, wait, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
                 if outcome.reason is Reason.ANALYSIS_FAILED:
                     self._record_taken_back(command)

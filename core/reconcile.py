@@ -26,6 +26,7 @@ from core.ledger import EventOutcome, EventRecord, Memo, Promotion, State
 from core.orders import OrderRefused, Orders
 from core.policy import Policy, Trigger
 from core.ports import Ledger, ListedVersion, Listings
+from core.publishing import Publisher
 from core.status_tags import StatusTags
 from core.tags import is_copy
 
@@ -73,6 +74,7 @@ class Tick(BaseModel):
     asked: int = 0
     recovered: int = 0
     woken: int = 0
+    told: int = 0
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -107,6 +109,7 @@ class Reconciler:
         now: Callable[[], datetime],
         loaded_at: datetime,
         names_a_tick: int = NAMES_A_TICK,
+        publisher: Publisher | None = None,
     ) -> None:
         self._policy = policy
         self._listings = listings
@@ -117,6 +120,7 @@ class Reconciler:
         self._now = now
         self._loaded_at = loaded_at
         self._names_a_tick = names_a_tick
+        self._publisher = publisher
 
     # -------------------------------------------------------------------------------------------------------- a pass
 
@@ -126,7 +130,11 @@ class Reconciler:
         listings, done = self._listings(), Counter[str]()
         problems: list[str] = []
         activations = self._activations()
-        self._each(problems, "overdue promotions", lambda: done.update(woken=self._wake_overdue(started)))
+        under_way: list[Promotion] = []
+        self._each(problems, "promotions under way", lambda: under_way.extend(self._under_way()))
+        self._each(problems, "overdue promotions", lambda: done.update(woken=self._wake_overdue(under_way, started)))
+        if (publisher := self._publisher) is not None:
+            self._each(problems, "notifications", lambda: done.update(told=publisher.catch_up(under_way, started)))
         rows = self._rows_of_versions()
         for source, name in self._names(listings, problems):
 
@@ -352,19 +360,21 @@ class Reconciler:
 
     # -------------------------------------------------------------------------------------------------------- overdue
 
-    def _wake_overdue(self, now: datetime) -> int:
+    def _under_way(self) -> list[Promotion]:
+        return [row for state in _OPEN for row in self._ledger.promotions(state=state, limit=ROWS)]
+
+    def _wake_overdue(self, under_way: Iterable[Promotion], now: datetime) -> int:
         """Promotions whose message is lost: each is given a new one, the same from every pass that finds it."""
         woken = 0
-        for state in _OPEN:
-            for row in self._ledger.promotions(state=state, limit=ROWS):
-                if (row.due or row.updated_at) > now - OVERDUE or row.reason is Reason.DEAD_LETTERED:
-                    continue  # a dead letter waits for somebody to correct its cause
-                order_id = f"overdue-{hashlib.sha256(row.id.encode()).hexdigest()[:32]}-{row.attempt}-{row.hop}"
-                try:
-                    self._orders.wake(row.id, TIMER, order_id=order_id)
-                    woken += 1
-                except OrderRefused:
-                    continue  # it has ended since it was listed
+        for row in under_way:
+            if (row.due or row.updated_at) > now - OVERDUE or row.reason is Reason.DEAD_LETTERED:
+                continue  # a dead letter waits for somebody to correct its cause
+            order_id = f"overdue-{hashlib.sha256(row.id.encode()).hexdigest()[:32]}-{row.attempt}-{row.hop}"
+            try:
+                self._orders.wake(row.id, TIMER, order_id=order_id)
+                woken += 1
+            except OrderRefused:
+                continue  # it has ended since it was listed
         return woken
 
     # ---------------------------------------------------------------------------------------------------- status tags

@@ -13,9 +13,9 @@ from core import tags
 from core.commands import Phase, PromoteModel, Verb
 from core.errors import Reason
 from core.outcomes import Parked, Refused, Waiting
-from core.ports import Deployment, Endpoint, Metrics, Provisioning
+from core.ports import Deployment, Endpoint, Metrics, Provisioning, TestSummary
 from core.stages import Analysis, Latency, RealtimeStage, Rollout, seconds
-from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wait
+from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, known, wait
 from core.tags import Position
 
 LONGEST_LOOK = 60.0
@@ -213,6 +213,7 @@ def _met(analysis: Analysis, objection: Objection, at: Position) -> Step | None:
         f"{at.deployment} has {at.share} % of the traffic, but {objection.why}",
         remedy="Send it requests: it goes on by itself once there are enough. Or cancel the promotion, which gives the "
         "traffic back; `inconclusive` and `minimum_requests` of the policy say what to do another time.",
+        retry_after=LONGEST_LOOK,
     )
 
 
@@ -223,11 +224,14 @@ def _told(left: float) -> str:
 # ------------------------------------------------------------------------------------------------- what is written down
 
 
-def shifted_tags(wanted: Wanted, endpoint: Endpoint, do: Do, verified_with: str) -> dict[str, str]:
+def shifted_tags(wanted: Wanted, seen: Seen, do: Do, verified_with: str) -> dict[str, str]:
     """The endpoint's tags once a deployment has its share. What is live alone from now on remembers what was before."""
+    endpoint: Endpoint = known(seen.endpoint)
     marks = {**endpoint.tags, **tags.claim(wanted.command), tags.VERIFIED: verified_with[: tags.VALUE_LIMIT]}
     if not wanted.command.is_batch:
         marks[tags.ROLLOUT] = str(Position(do.name, do.share, wanted.now))
+    elif isinstance(seen.summary, TestSummary):
+        marks[tags.TESTED] = str(seen.summary)
     if do.share < 100:
         return marks
     before = max((weight, name) for name, weight in {**endpoint.traffic, "": 0}.items() if name != do.name)[1]

@@ -123,7 +123,7 @@ def _tested(_: Wanted, seen: Seen, do: Do) -> Seen:
 
 def _shifted(wanted: Wanted, seen: Seen, do: Do) -> Seen:
     before: Endpoint = known(seen.endpoint)
-    marks = rollout.shifted_tags(wanted, before, do, before.tags.get(tags.VERIFIED, ""))
+    marks = rollout.shifted_tags(wanted, seen, do, before.tags.get(tags.VERIFIED, ""))
     return _endpoint_with(seen, tags=marks, traffic=rollout.shared(before.traffic, do.name, do.share))
 
 

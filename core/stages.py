@@ -4,9 +4,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from core.schedules import JobSchedule
 
@@ -186,6 +186,13 @@ class RetrySettings(_Strict):
     timeout: int = Field(600, ge=1, le=259_200, strict=True)
 
 
+class Comparison(_Strict):
+    """How the test job of a new version may differ from that of the version that is live, on the same `test_data`."""
+
+    rows: float = Field(0.0, ge=0, le=100, description="Per cent by which the number of predictions may differ.")
+    failed_files: int = Field(0, ge=0, strict=True, description="Input files that may fail more than before.")
+
+
 class BatchStage(_Stage):
     """A batch endpoint in one target, and a schedule that runs it.
 
@@ -212,10 +219,17 @@ class BatchStage(_Stage):
         0, ge=-1, strict=True, description="Input files that may fail before a run does; -1: any number."
     )
     output_file_name: Annotated[str, AfterValidator(_output_file)] = "predictions.csv"
+    comparison: Comparison | None = Field(None, description="With the version that is live; needs `test_data`.")
     overlap: Literal["allow", "skip"] = Field(
         "allow", description="skip: a run that starts while another one is under way scores nothing."
     )
     overlap_timeout: Duration = Field("24h", description="After this time a run is no longer believed to be under way.")
+
+    @model_validator(mode="after")
+    def _compares_on_the_same_data(self) -> Self:
+        if self.comparison is not None and self.test_data is None:
+            raise ValueError("comparison needs test_data: only on the same files do counts say something")
+        return self
 
     def input_for(self, model: str) -> str:
         return self.input.replace("{model}", model)

@@ -9,7 +9,7 @@ from core.commands import Operation, Phase, PromoteModel
 from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
-from core.ports import CopyState, Deployment, Endpoint, Job, Metrics, Schedule, ScoringAnswer, TargetAsset
+from core.ports import CopyState, Deployment, Endpoint, Job, Metrics, Schedule, ScoringAnswer, TargetAsset, TestSummary
 from core.stages import BatchStage
 
 
@@ -40,6 +40,7 @@ class Seen:
     component: TargetAsset | Unseen | None = UNSEEN
     smoke: ScoringAnswer | Unseen = UNSEEN
     test_job: Job | Unseen | None = UNSEEN
+    summary: TestSummary | Unseen | None = UNSEEN
     schedule: Schedule | Unseen | None = UNSEEN
     metrics: Metrics | Unseen = UNSEEN
     log: str | Unseen = UNSEEN
@@ -58,6 +59,7 @@ class Look(Enum):
     ENVIRONMENT = "look at the environment in the target"
     COMPONENT = "look at the batch component"
     TEST_JOB = "look at the test job"
+    SUMMARY = "look at what the test job counted"
     SCHEDULE = "look at the schedule"
     METRICS = "look at the metrics of the deployment"
 

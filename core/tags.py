@@ -27,6 +27,7 @@ COMPONENT = "promotion-component"
 SCHEDULE = "promotion-schedule"
 SCHEDULE_STATE = "promotion-schedule-state"
 PREVIOUS = "promotion-previous-deployment"
+TESTED = "promotion-tested"
 ROLLOUT = "promotion-rollout"
 FAILED_ROLLOUT = "promotion-failed-rollout"
 

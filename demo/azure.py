@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from demo.models import Trained
 from emulator.control_client import ControlClient
@@ -64,9 +65,14 @@ class Workspaces:
 
     def ask(self, target: str, endpoint: str, request: Any) -> Any:
         """What the endpoint in the target answers to this request."""
+        url, headers = self.scoring(target, endpoint)
+        return post(url, request, headers)
+
+    def scoring(self, target: str, endpoint: str) -> tuple[str, dict[str, str]]:
+        """Where an endpoint is asked, and with which headers."""
         online = self._client(self._endpoints["targets"][target]).online_endpoints
-        keys = online.get_keys(endpoint)
-        return post(str(online.get(endpoint).scoring_uri), request, {"Authorization": f"Bearer {keys.primary_key}"})
+        key = online.get_keys(endpoint).primary_key
+        return str(online.get(endpoint).scoring_uri), {"Authorization": f"Bearer {key}"}
 
     def upload(self, target: str, path: str, content: bytes) -> None:
         """Put a file to be scored into the target's default datastore."""
@@ -131,6 +137,34 @@ def post(url: str, body: Any, headers: Mapping[str, str]) -> Any:
     response = requests.post(url, json=body, headers=dict(headers), timeout=60)
     response.raise_for_status()
     return response.json()
+
+
+class Users:
+    """People who ask an endpoint, one request after the other, for as long as the block lasts; who counts the answers."""
+
+    def __init__(self, workspaces: Workspaces, target: str, endpoint: str, request: Any) -> None:
+        self._url, self._headers = workspaces.scoring(target, endpoint)
+        self._request = request
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answered = self.failed = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        import requests
+
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                answer = session.post(self._url, json=self._request, headers=self._headers, timeout=60)
+                self.answered += answer.ok
+                self.failed += not answer.ok
 
 
 class Operations:

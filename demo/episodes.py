@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demo.azure import Operations, Workspaces
+from demo.azure import Operations, Users, Workspaces
 from demo.models import Trained
 from demo.progress import Progress
 from demo.watch import Watch
@@ -150,6 +150,38 @@ def dead_letter(at: Setting) -> str:
     return at.live(at.ended(row, "succeeded"), at.wine)
 
 
+def canary(at: Setting) -> str:
+    """A version that answers its own example, and not what users ask: its canary fails, and the traffic comes back."""
+    first = at.ended(
+        at.watch.promotion("script-canary", at.workspaces.register("script-canary", at.script, {})), "succeeded"
+    )
+    score = at.script.folder / "score.py"
+    text = score.read_text(encoding="utf-8")
+    score.write_text(text + BUG, encoding="utf-8")
+    try:
+        version = at.workspaces.register("script-canary", at.script, {})
+    finally:
+        score.write_text(text, encoding="utf-8")
+    at.progress.say("register", f"script-canary:{version}, which cannot take more than ten rows; users send twenty")
+    with Users(at.workspaces, "prod", first["endpoint"], at.script.request) as users:
+        bad = at.ended(at.watch.promotion("script-canary", version), "refused")
+    at.progress.say("users", f"{users.answered} requests answered, {users.failed} not, while 20 % went to the canary")
+    if bad["reason"] != "analysis_failed" or not 0 < users.failed < users.answered:
+        raise EpisodeFailed(f"the canary was not what failed: {bad['why']}")
+    return at.live(first, at.script)
+
+
+# Behind a scoring script: a mistake that no sample of two rows shows.
+BUG = """
+
+_run = run
+
+
+def run(data):
+    if len(json.loads(data)["data"]) > 10:
+        raise MemoryError("the buffer has room for ten rows")
+    return _run(data)
+"""
 PROD = {"promote-to": "prod"}
 
 
@@ -165,6 +197,7 @@ EPISODES: Sequence[Episode] = (
     Episode("Asked for by a tag", by_tag),
     Episode("Approved between test and prod", approval),
     Episode("Refused, explained, repaired, retried", missing_part),
+    Episode("A canary goes bad and comes back", canary),
     Episode("Rolled back, held, released", roll_back),
     Episode("Redeployed to a second target", second_target),
     Episode("Dead-lettered and resubmitted", dead_letter),

@@ -38,7 +38,10 @@ class Progress:
         self._once(("command", row["id"]), "command", command)
         for step in row["steps"]:
             key = ("step", row["id"], step["at"])
-            self._once(key, step["step"], step["detail"])
+            lines = str(step["detail"]).strip().splitlines() or [""]
+            self._once(
+                key, step["step"], lines[0] if len(lines) == 1 else f"{len(lines)} lines, the last: {lines[-1][:150]}"
+            )
         if row["state"] == "waiting" and self._status:
             self._status.update(f"[dim]{row['why']}")
 

@@ -78,6 +78,9 @@ class LocalAzure:
         self.function_app: FunctionApp | None = None
         region = self._topology.workspaces[0].location
         self._topic = self.event_grid.create_topic(self._topology.custom_topic, region, AS_PUBLISHED)
+        self._notifications, _ = self.event_grid.create_topic(
+            self._topology.notifications_topic, region, "CloudEventSchemaV1_0", senders=[PROMOTION_SERVICE.name]
+        )
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "LocalAzure":
@@ -139,6 +142,7 @@ class LocalAzure:
             # The local host stands in for App Service with sign-in: it hands X-MS-CLIENT-PRINCIPAL on as it comes.
             "PROMOTION_PLATFORM_AUTHENTICATION": "true",
             "PROMOTION_RECONCILE_SCHEDULE": "*/20 * * * * *",  # nobody wants to wait for it here
+            "PROMOTION_NOTIFICATIONS_ENDPOINT": self._notifications,
             "LedgerStorage__tableServiceUri": self.storage.table_service_url(account),
             "LedgerStorage__blobServiceUri": self.storage.blob_service_url(account),
         }

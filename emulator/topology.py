@@ -75,6 +75,7 @@ class Topology:
     service_storage_account: str = "stpromotion"
     queue: QueueSpec = QueueSpec("promotions")
     custom_topic: str = "promotions"
+    notifications_topic: str = "promotion-notifications"
 
     @property
     def storage_accounts(self) -> tuple[str, ...]:

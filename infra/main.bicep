@@ -16,6 +16,10 @@ param subscribe bool = false
 @description('When tags and lost messages are looked for: NCRONTAB of six fields.')
 param reconcileSchedule string = '0 */5 * * * *'
 
+@description('Minutes after which a promotion that is not live is told to be overdue.')
+@minValue(1)
+param overdueMinutes int = 60
+
 @description('Client id of the app registration for sign-in; empty to have function keys only, with which nobody can approve.')
 param signInClientId string = ''
 
@@ -107,6 +111,7 @@ module app 'modules/app.bicep' = {
     notificationsEndpoint: notifications.outputs.endpoint
     applicationInsights: monitoring.outputs.address
     reconcileSchedule: reconcileSchedule
+    overdueMinutes: overdueMinutes
     signInClientId: signInClientId
   }
 }

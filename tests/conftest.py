@@ -16,6 +16,14 @@ from tests.local import LocalAzure, started
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-kill-point",
+        action="store_true",
+        help="kill the host at every effect call; without it, calls that follow every change of the target alike once",
+    )
+
+
 @pytest.fixture(scope="session")
 def directory() -> Iterator[Path]:
     """A folder for this run: short, because sockets and certificates live in it, and gone afterwards."""

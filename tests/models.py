@@ -126,6 +126,30 @@ def that_dislikes_made_up_values(directory: Path) -> SavedModel:
     return SavedModel(folder, table_request(rows), [1.0, 2.0])
 
 
+@without_hints
+def prices(directory: Path, known: dict[str, float]) -> SavedModel:
+    """A model that answers for its example, and raises for what it does not know. The request asks for the first."""
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    class Prices(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow has no types
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return [known[fruit] for fruit in model_input["fruit"]]
+
+    fruit = next(iter(known))
+    rows = pd.DataFrame({"fruit": [fruit]})
+    folder = _fresh(directory, f"prices-of-{'-'.join(known)}-{known[fruit]:g}")
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=Prices(),
+        signature=infer_signature(rows, [1.0]),
+        input_example=rows,
+        pip_requirements=pins("mlflow-skinny", "pandas"),
+    )
+    return SavedModel(folder, table_request(rows), [known[fruit]])
+
+
 def that_cannot_load(directory: Path) -> SavedModel:
     """A model whose file was damaged on the way."""
     saved = regression_with_example(directory, slope=9.0)

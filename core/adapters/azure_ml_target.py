@@ -54,6 +54,10 @@ class AzureMLTarget:
     def copy_states(self, manifest: Manifest) -> tuple[CopyState, ...]:
         return self._blobs.copy_states(manifest, self._destination(manifest))
 
+    def read_text(self, path: str, limit: int) -> bytes | None:
+        _, account_url, container = self._datastore()
+        return self._blobs.read_text(account_url, container, path, limit)
+
     def operation_error(self, operation: Operation) -> str | None:
         error = self._arm.operation(operation).get("error")
         return f"{error.get('code')}: {error.get('message')}" if isinstance(error, Mapping) else None

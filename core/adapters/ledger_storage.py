@@ -15,7 +15,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
 from typing import Any
@@ -39,15 +39,26 @@ TEXT_LIMIT = 32_000
 NOTE_LENGTH = 100
 PAGE_LIMIT = 1000  # of Table Storage
 KEPT_DOCUMENTS = 128
-_NESTED = ("result", "verdicts", "order", "before", "after", "value")
+_NESTED = ("result", "verdicts", "order", "before", "after", "value", "notices")
 _WHOLE = ("command", *_NESTED)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class StorageLedger:
-    """`core.ports.Ledger` for Azure Storage. Tables and container are made when first needed."""
+    """`core.ports.Ledger` for Azure Storage. Tables and container are made when first needed.
 
-    def __init__(self, tables_url: str, blobs_url: str, credential: TokenCredential) -> None:
+    With `noted`, each row is saved together with the notices that it owes people (`core.notifications.noted`).
+    """
+
+    def __init__(
+        self,
+        tables_url: str,
+        blobs_url: str,
+        credential: TokenCredential,
+        *,
+        noted: Callable[[Promotion], Promotion] | None = None,
+    ) -> None:
+        self._noted = noted
         self._tables = TableServiceClient(tables_url, credential=credential, **HTTP)
         self._blobs = BlobServiceClient(blobs_url, credential, **HTTP)
         self._lock = threading.Lock()
@@ -85,6 +96,7 @@ class StorageLedger:
         The other way round, a row that has ended would stay listed as it was: nothing saves it any more.
         """
         table = self._table(PROMOTIONS)
+        promotion = self._noted(promotion) if self._noted else promotion
         with translated("writing the ledger"):
             table.upsert_entity(listed(promotion), mode=UpdateMode.REPLACE)
             try:
@@ -125,6 +137,11 @@ class StorageLedger:
 
     def parked(self, session_id: str, reason: Reason) -> tuple[Promotion, ...]:
         return self.promotions(state=State.PARKED, reason=reason, session_id=session_id)
+
+    def owing(self, *, limit: int) -> tuple[str, ...]:
+        """The ids of promotions with notices that are not published yet, newest first."""
+        found = self._recent(PROMOTIONS, ["owed gt 0"], {}, limit)
+        return tuple(str(entity["id"]) for entity in found)
 
     def note(self, step: StepRecord) -> None:
         row = f"step-{step.at:%Y%m%dT%H%M%S%f}-{step.hop:06d}"  # a hop that is delivered again adds to the history
@@ -336,7 +353,7 @@ def _entity(partition: str, row: str, record: _Row) -> dict[str, Any]:
         values["result"] = _fitting(values["result"])
     if "verdicts" in values:
         values["verdicts"] = json.dumps(_first_that_fit(values["verdicts"]), ensure_ascii=False)
-    for name in ("order", "before", "after", "value"):
+    for name in ("order", "before", "after", "value", "notices"):
         if name in values:
             values[name] = json.dumps(values[name], ensure_ascii=False)
     texts = {name: _cut(value) for name, value in values.items() if isinstance(value, str) and name not in _WHOLE}

@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from core.commands import EndpointCommand, PromoteModel  # noqa: E402 - found only now that the path is set
 from core.ledger import Approval, AuditRecord, EventRecord, Hold, Promotion, StepRecord  # noqa: E402
+from core.notifications import DATA  # noqa: E402
 from core.policy import Policy  # noqa: E402
 from functions import openapi  # noqa: E402
 
@@ -32,6 +33,7 @@ MODELS: dict[str, tuple[type[BaseModel], Literal["validation", "serialization"]]
     "approval.json": (Approval, "serialization"),
     "hold.json": (Hold, "serialization"),
     "audit.json": (AuditRecord, "serialization"),
+    **{f"{kind}.json": (data, "serialization") for kind, data in DATA.items()},
 }
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def control_routes(event_grid: "EventGrid") -> list[web.RouteDef]:
     control = Control(event_grid)
     return [
+        web.get("/event-grid/topics/{name}/events", control.list_events),
         web.get("/event-grid/subscriptions", control.list_subscriptions),
         web.put("/event-grid/subscriptions/{name}", control.put_subscription),
         web.delete("/event-grid/subscriptions/{name}", control.delete_subscription),
@@ -40,6 +41,14 @@ class Control:
             return self._event_grid.deliveries[name]
         except KeyError:
             raise web.HTTPNotFound(text=f"there is no event subscription {name}") from None
+
+    async def list_events(self, request: web.Request) -> web.Response:
+        """What was published to a custom topic, as it came, oldest first."""
+        name = request.match_info["name"]
+        try:
+            return web.json_response([event.body for event in self._event_grid.published(name)])
+        except KeyError:
+            raise web.HTTPNotFound(text=f"there is no topic {name}") from None
 
     async def list_subscriptions(self, _: web.Request) -> web.Response:
         return web.json_response([delivery.as_json() for delivery in self._event_grid.deliveries.values()])

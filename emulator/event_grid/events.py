@@ -10,6 +10,7 @@ Schema = Literal["EventGridSchema", "CloudEventSchemaV1_0", "AsPublished"]
 AS_PUBLISHED: Final = "AsPublished"
 
 EVENT_GRID_REQUIRED = ("id", "subject", "data", "eventType", "eventTime", "dataVersion")
+CLOUD_EVENT_TYPES = ("application/cloudevents+json", "application/cloudevents-batch+json")
 CLOUD_EVENT_REQUIRED = ("id", "source", "type", "specversion")
 VALIDATION_EVENT = "Microsoft.EventGrid.SubscriptionValidationEvent"
 

@@ -1,6 +1,6 @@
 """Event Grid as the rest of the local Azure uses it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,23 @@ class EventGrid:
     def control_routes(self) -> list[web.RouteDef]:
         return control_routes(self)
 
-    def create_topic(self, name: str, region: str, input_schema: Schema = "EventGridSchema") -> tuple[str, str]:
-        """Create a custom topic; return its endpoint and its key."""
-        topic = Topic(name, region, input_schema)
+    def create_topic(
+        self,
+        name: str,
+        region: str,
+        input_schema: Schema = "EventGridSchema",
+        *,
+        senders: Collection[str] | None = None,
+    ) -> tuple[str, str]:
+        """Create a custom topic; return its endpoint and its key. `senders` are the identities that may publish."""
+        topic = Topic(name, region, input_schema, frozenset(senders) if senders is not None else None)
         self._topics[topic.host] = topic
         return topic.endpoint, topic.key
+
+    def published(self, topic: str) -> list[Event]:
+        """What was published to a custom topic, oldest first. KeyError if there is none of this name."""
+        found = {each.name: each for each in self._topics.values()}[topic]
+        return list(found.published)
 
     async def subscribe(self, subscription: Subscription) -> None:
         """Create or replace a subscription. Its handshake goes on in the background, see `deliveries[name].state`.

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from emulator.clock import Clock
-from emulator.event_grid.events import Event, MalformedEventsError, Schema, published_events
+from emulator.event_grid.events import CLOUD_EVENT_TYPES, Event, MalformedEventsError, Schema, published_events
 from emulator.identity import UnauthorizedError
 from emulator.mounts import error_body
 from emulator.request_log import Entry
@@ -22,14 +23,23 @@ from emulator.topology import Identity
 HOSTS = re.compile(r"(?P<topic>[a-z0-9-]+)\.(?P<region>[a-z0-9]+)-1\.eventgrid\.azure\.net")
 AUDIENCES = ("https://eventgrid.azure.net", "https://eventgrid.azure.net/")
 LARGEST_REQUEST = 1024 * 1024
+KEYS = ("aeg-sas-key", "aeg-sas-token")
+KEPT_EVENTS = 10_000
 TokenVerifier = Callable[[str | None, Collection[str]], Identity]
 
 
 @dataclass(frozen=True)
 class Topic:
+    """A custom topic. `senders` are the identities with the role EventGrid Data Sender here; None for all that there are.
+
+    `published` is what came last, for tests and demos to see.
+    """
+
     name: str
     region: str
     input_schema: Schema
+    senders: frozenset[str] | None = None
+    published: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS), compare=False)
     key: str = field(default_factory=lambda: base64.b64encode(secrets.token_bytes(32)).decode())
 
     @property
@@ -76,6 +86,10 @@ class PublishEndpoint:
                 "Request must contain one of the following authorization signature: aeg-sas-token, aeg-sas-key, or a "
                 "bearer token for https://eventgrid.azure.net, and it must be valid.",
             )
+        if topic.senders is not None and entry.principal not in (*topic.senders, *KEYS):
+            return _refuse(403, "Forbidden", f"{entry.principal} may not send events to {topic.arm_id}.")
+        if topic.input_schema == "CloudEventSchemaV1_0" and request.content_type not in CLOUD_EVENT_TYPES:
+            return _refuse(400, "BadRequest", f"The Content-Type must be {' or '.join(CLOUD_EVENT_TYPES)}.")
         raw = await request.read()
         if len(raw) > LARGEST_REQUEST:
             return _refuse(413, "PayloadTooLarge", f"The maximum size is {LARGEST_REQUEST} bytes, got {len(raw)}.")
@@ -84,15 +98,16 @@ class PublishEndpoint:
         except MalformedEventsError as error:
             return _refuse(400, "BadRequest", str(error))
         entry.detail["event_ids"] = [event.id for event in events]
+        topic.published.extend(events)
         self._publish(topic, events)
         return web.Response(status=200)
 
     def _authorized(self, request: web.Request, topic: Topic, entry: Entry) -> bool:
         if key := request.headers.get("aeg-sas-key"):
-            entry.principal = "aeg-sas-key"
+            entry.principal = KEYS[0]
             return hmac.compare_digest(key.encode(), topic.key.encode())
         if token := request.headers.get("aeg-sas-token"):
-            entry.principal = "aeg-sas-token"
+            entry.principal = KEYS[1]
             return self._signed(token, topic)
         if self._verify_token is None or "Authorization" not in request.headers:
             return False

@@ -14,6 +14,7 @@ param queueName string
 param notificationsEndpoint string
 param applicationInsights string
 param reconcileSchedule string
+param overdueMinutes int
 param signInClientId string
 
 @description('Sessions are few and wait in the queue, not here.')
@@ -103,6 +104,7 @@ resource settings 'Microsoft.Web/sites/config@2024-11-01' = {
     PROMOTION_PLATFORM_AUTHENTICATION: hasSignIn ? 'true' : 'false'
     PROMOTION_RECONCILE_SCHEDULE: reconcileSchedule
     PROMOTION_NOTIFICATIONS_ENDPOINT: notificationsEndpoint
+    PROMOTION_OVERDUE_MINUTES: string(overdueMinutes)
   }
 }
 

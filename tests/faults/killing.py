@@ -82,6 +82,21 @@ def kill_points(entries: list[dict[str, Any]]) -> Iterator[KillPoint]:
             yield KillPoint(Call(*key), after=milestone)
 
 
+def each_kind_once(points: list[KillPoint]) -> list[KillPoint]:
+    """All milestones; of what the engine does alike after each of them (note, successor, row, completion) the first.
+
+    Those are lines of code that do not know which milestone was before them.
+    """
+    kinds: set[tuple[str, str, str]] = set()
+    kept = []
+    for point in points:
+        kind = (point.call.service, point.call.method, point.call.path)
+        if point.after is None or kind not in kinds:
+            kept.append(point)
+        kinds.add(kind)
+    return kept
+
+
 def effects_since(azure: LocalAzure, number: int) -> list[dict[str, Any]]:
     """The writes of promotions: not the status tags in the source, which the timer mends, nor the timer's own memos."""
     found = azure.control.requests(number, principal=SERVICE)

@@ -6,18 +6,22 @@ from pathlib import Path
 import pytest
 
 from tests import models
-from tests.faults.killing import Subject
+from tests.faults.killing import Subject, each_kind_once
 from tests.local import LocalAzure
 
 
 @pytest.mark.timeout(900)
-def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(local_azure: LocalAzure, tmp_path: Path) -> None:
+def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(
+    local_azure: LocalAzure, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     subject = Subject(local_azure, "killed", models.regression_with_example(tmp_path))
     numbers = count(1)
     points, expected = subject.kill_points(numbers)
     assert len(points) >= 20, points
     assert any("onlineEndpoints" in point.call.path for point in points), points
 
+    if not request.config.getoption("--every-kill-point"):
+        points = each_kind_once(points)
     problems = [problem for point in points for problem in subject.problems_of(point, next(numbers), expected)]
 
     assert problems == []

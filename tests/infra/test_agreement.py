@@ -31,8 +31,8 @@ OF_THE_PLATFORM = {
     "ServiceBusConnection__clientId",
     "ServiceBusConnection__credential",
 }
-# For what is told to others of promotions.
-OF_NOTIFICATIONS = {"PROMOTION_NOTIFICATIONS_ENDPOINT"}
+# Expressions of the template of which the app wants something else than an address.
+NUMBERS = {settings.OVERDUE_MINUTES: "60"}
 _DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
 
 
@@ -56,9 +56,8 @@ def duration(text: str) -> float:
 def test_the_app_starts_with_the_settings_that_it_is_given(tmp_path: Path) -> None:
     """`core.settings.read` names what is missing; expressions of the template stand for some address."""
     given = app_settings()
-    environment = {
-        name: value if isinstance(value, str) else f"https://example.net/{name}" for name, value in given.items()
-    }
+    addresses = {name: f"https://example.net/{name}" for name in given} | NUMBERS
+    environment = {name: value if isinstance(value, str) else addresses[name] for name, value in given.items()}
     (tmp_path / environment["PROMOTION_POLICY"]).write_text("version: 1\n", encoding="utf-8")
 
     read = settings.read(environment, app_root=tmp_path)
@@ -67,10 +66,11 @@ def test_the_app_starts_with_the_settings_that_it_is_given(tmp_path: Path) -> No
     assert read.queue == environment["PROMOTION_QUEUE"]
 
 
-def test_every_setting_that_the_template_gives_is_known() -> None:
+def test_the_template_gives_every_setting_that_the_app_reads_and_no_other() -> None:
+    """All names in core/settings.py; of the Service Bus connection the one without a key."""
     names = {value for name, value in vars(settings).items() if name.isupper() and isinstance(value, str)}
-    known = names | {f"{settings.SERVICE_BUS}__fullyQualifiedNamespace"} | OF_THE_PLATFORM | OF_NOTIFICATIONS
-    assert {*app_settings()} <= known
+    names = names - {settings.SERVICE_BUS} | {f"{settings.SERVICE_BUS}__fullyQualifiedNamespace"}
+    assert {*app_settings()} == names | OF_THE_PLATFORM
 
 
 def test_the_sample_for_local_settings_names_the_same() -> None:

@@ -287,3 +287,15 @@ def end_of(world: World, wanted: Wanted) -> Outcome | None:
     for _ in range(3):
         world.settle()
     return found
+
+
+@given(st.lists(st.integers(0, 3), max_size=10).map(tuple), st.sampled_from([GOOD, BAD]))
+def test_a_rollout_ends_the_same_however_often_it_dies(deaths: tuple[int, ...], metrics: Metrics) -> None:
+    world, new, old = live_world(), command(2), command(1).deployment
+    world.metrics = {new.deployment: metrics}
+    outcome = end(world, a_wanted(new), deaths=deaths)
+    world.settle()
+    assert world.endpoint is not None
+    assert isinstance(outcome, Done if metrics is GOOD else Refused)
+    assert world.endpoint.traffic == {new.deployment if metrics is GOOD else old: 100}
+    assert len(world.deployments) == 1

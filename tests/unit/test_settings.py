@@ -1,6 +1,7 @@
 """Settings: everything that is missing is named at once, with what it should hold."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,31 @@ def test_a_connection_string_serves_where_there_is_no_identity(app_root: Path) -
     environment = {key: value for key, value in COMPLETE.items() if not key.startswith("ServiceBus")}
     found = read(environment | {"ServiceBusConnection": "Endpoint=sb://x/"}, app_root=app_root)
     assert found.service_bus == ServiceBusConnection(namespace=None, connection_string="Endpoint=sb://x/")
+
+
+def test_notifications_are_off_unless_a_topic_is_set(app_root: Path) -> None:
+    topic = "https://told.westeurope-1.eventgrid.azure.net/api/events"
+    found = read(COMPLETE | {"PROMOTION_NOTIFICATIONS_ENDPOINT": topic}, app_root=app_root)
+    assert (found.notifications, found.overdue_after) == (topic, timedelta(hours=1))
+    assert read(COMPLETE | {"PROMOTION_NOTIFICATIONS_ENDPOINT": " "}, app_root=app_root).notifications is None
+    found = read(COMPLETE | {"PROMOTION_OVERDUE_MINUTES": "5"}, app_root=app_root)
+    assert found.overdue_after == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROMOTION_NOTIFICATIONS_ENDPOINT", "told.westeurope-1.eventgrid.azure.net"),
+        ("PROMOTION_NOTIFICATIONS_ENDPOINT", "http://told.westeurope-1.eventgrid.azure.net/api/events"),
+        ("PROMOTION_OVERDUE_MINUTES", "0"),
+        ("PROMOTION_OVERDUE_MINUTES", "-5"),
+        ("PROMOTION_OVERDUE_MINUTES", "an hour"),
+        ("PROMOTION_OVERDUE_MINUTES", "9" * 400),
+        ("PROMOTION_OVERDUE_MINUTES", "\u00b2"),
+    ],
+)
+def test_what_notifications_cannot_be_set_to_is_named(name: str, value: str, app_root: Path) -> None:
+    assert missing(COMPLETE | {name: value}, app_root) == [name]
 
 
 def test_the_policy_may_be_elsewhere_in_the_app(app_root: Path) -> None:

@@ -8,7 +8,18 @@ from typing import TypeVar
 from core import batch, rollout, tags
 from core.endpoints import decide
 from core.outcomes import Done, Outcome, Parked, Refused
-from core.ports import CopyStatus, Deployment, Endpoint, Job, JobStatus, Metrics, Provisioning, Schedule, TargetAsset
+from core.ports import (
+    CopyStatus,
+    Deployment,
+    Endpoint,
+    Job,
+    JobStatus,
+    Metrics,
+    Provisioning,
+    Schedule,
+    TargetAsset,
+    TestSummary,
+)
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
 from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint
 
@@ -32,6 +43,7 @@ class World:
     components: dict[str, TargetAsset] = field(default_factory=dict)
     jobs: dict[str, JobStatus] = field(default_factory=dict)
     schedule: Schedule | None = None
+    summaries: Mapping[str, TestSummary] = field(default_factory=dict)
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
     now: datetime = datetime(2026, 11, 1, 12, tzinfo=UTC)
     tick: timedelta = timedelta(seconds=60)
@@ -95,6 +107,8 @@ class World:
                 name = batch.test_job_name(command)
                 job = Job(name=name, status=self.jobs[name], detail="x") if name in self.jobs else None
                 return replace(seen, test_job=job)
+            case Look.SUMMARY:
+                return replace(seen, summary=self.summaries.get(command.deployment))
             case Look.SCHEDULE:
                 return replace(seen, schedule=self.schedule)
             case Look.METRICS:
@@ -190,7 +204,7 @@ class World:
                     assert do.name in self.asked or unasked, "traffic for what did not answer"
                 traffic = rollout.shared(self.endpoint.traffic, do.name, do.share)
                 assert traffic[do.name] == do.share
-                self._write(rollout.shifted_tags(wanted, self.endpoint, do, ""), traffic)
+                self._write(rollout.shifted_tags(wanted, replace(seen, endpoint=self.endpoint), do, ""), traffic)
             case Effect.TAKE_TRAFFIC_BACK:
                 traffic, marks = rollout.restored(wanted, self.endpoint, do)
                 assert do.name not in traffic
