@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from core import policy_file
+from emulator.topology import PROMOTION_SERVICE, Topology
+from tests import permissions
 from tests.local import LocalAzure, started
 
 REPOSITORY = Path(__file__).parent.parent
@@ -31,8 +34,18 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def _local_azure(directory: Path) -> Iterator[LocalAzure]:
-    with started(directory / "azure", app=REPOSITORY, policy=REPOSITORY / "tests" / "promotion.yaml") as azure:
+    policy = REPOSITORY / "tests" / "promotion.yaml"
+    with started(directory / "azure", app=REPOSITORY, policy=policy) as azure:
         yield azure
+        _check_permissions(azure, policy)
+
+
+def _check_permissions(azure: LocalAzure, policy: Path) -> None:
+    """Whatever the tests made the service do, the roles of infra/roles allow."""
+    assigned = permissions.assignments(policy_file.load(policy).policy, Topology())
+    entries = azure.control.requests(principal=PROMOTION_SERVICE.name)
+    refused = permissions.missing(entries, assigned, Topology())
+    assert not refused, f"infra/roles lack what the service has asked for: {refused}"
 
 
 @pytest.fixture

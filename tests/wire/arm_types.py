@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 REQUIRED, READ_ONLY, WRITE_ONLY = 1, 2, 4
 # Azure's answers have these in every resource; the types list them only in part.
@@ -24,7 +24,7 @@ class ArmTypes:
         }
 
     @classmethod
-    def read(cls, path: Path) -> "ArmTypes":
+    def read(cls, path: Path) -> Self:
         return cls(json.loads(path.read_text(encoding="utf-8")))
 
     def mistakes(self, resource_type: str, body: Mapping[str, Any]) -> list[str]:
