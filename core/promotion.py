@@ -251,6 +251,11 @@ class Promoter:
             else f"Find out in the target workspace why it takes so long, or raise `deadlines.{phase}` in the policy.",
         )
 
+    def _left(self, command: PromoteModel) -> float:
+        """The seconds until the deadline of what it waits for."""
+        since, phase = command.phase_since or self._now(), command.phase or Phase.PARK
+        return _deadline(command.stage.deadlines, phase) - (self._now() - since).total_seconds()
+
     # ------------------------------------------------------------------------------------------------- its outcome
 
     def _conclude(self, command: PromoteModel, row: Promotion, outcome: Outcome) -> None:
@@ -264,6 +269,7 @@ class Promoter:
             case Parked():
                 successor = self._successor(command, None, outcome.phase)
                 wait = PARKED_WAIT if outcome.retry_after is None else outcome.retry_after
+                wait = min(wait, max(SHORTEST_WAIT, self._left(successor)))
                 self._postpone(successor, wait, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
                 if outcome.reason is Reason.ANALYSIS_FAILED:

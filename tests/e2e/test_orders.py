@@ -63,6 +63,19 @@ def test_production_waits_for_an_approval(local_azure: LocalAzure, tmp_path: Pat
     assert (trail[1]["actor"], trail[1]["reason"]) == ("Ada", "looks right")
 
 
+def test_an_approval_that_nobody_gives_expires(local_azure: LocalAzure, tmp_path: Path) -> None:
+    """At its deadline, not at the next of the seldom looks at what is parked; a retry asks again."""
+    version = register(local_azure, "expiring-prices", models.regression_with_example(tmp_path))
+    row = local_azure.wait_for_end("expiring-prices", version)
+    assert (row["state"], row["reason"]) == ("refused", "deadline_exceeded")
+    assert "waits for the approval of somebody with the role Promotion.Approver" in row["why"]
+    assert row["steps"] == []
+    shown = {"manifest_digest": row["manifest_digest"], "recipe_digest": row["recipe_digest"]}
+    assert local_azure.order(f"promotions/{row['id']}/approve", shown, **APPROVER)["status_code"] == 409
+    assert local_azure.order(f"promotions/{row['id']}/retry")["status_code"] == 202
+    assert local_azure.wait_for_state(row["id"], "parked", attempt=2)["reason"] == "approval_wanted"
+
+
 def test_a_rejection_ends_it_and_a_retry_asks_again(local_azure: LocalAzure, tmp_path: Path) -> None:
     register(local_azure, "approved-never", models.regression_with_example(tmp_path))
 
