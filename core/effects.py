@@ -16,10 +16,12 @@ from core.ports import (
     DeploymentSpec,
     Endpoint,
     Endpoints,
+    Preflight,
     ScheduleSpec,
     ScoringAnswer,
     Target,
 )
+from core.preflight import missed, told
 from core.realtime import UNVERIFIED
 from core.stages import BatchStage, RealtimeStage
 from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Wanted, changed, known
@@ -54,15 +56,36 @@ def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
             return replace(seen, test_job=target.batch.job(batch.test_job_name(command)))
         case Look.SCHEDULE:
             return replace(seen, schedule=target.batch.schedule(command.endpoint))
+        case Look.INSTANCE_TYPE | Look.QUOTAS | Look.GRANTS | Look.COMPUTE:
+            return _tried(target.preflight, wanted, seen, at)
         case _:
             assert_never(at)
+
+
+def _tried(target: Preflight, wanted: Wanted, seen: Seen, at: Look) -> Seen:
+    """A look of the pre-flight. What keeps it from being made keeps nothing else: it is noted (`preflight.told`)."""
+    stage = wanted.command.stage
+    try:
+        match at:
+            case Look.INSTANCE_TYPE if isinstance(stage, RealtimeStage):
+                return replace(seen, instance_type=target.instance_type(stage.instance_type))
+            case Look.QUOTAS:
+                return replace(seen, quotas=target.quotas())
+            case Look.GRANTS:
+                return replace(seen, grants=target.grants())
+            case Look.COMPUTE:
+                return replace(seen, compute=target.compute(wanted.batch_stage.compute))
+            case _:
+                raise TypeError(f"a {stage.serve} stage has nothing to {at.value}")
+    except PromotionError as fault:
+        return missed(seen, at, str(fault))
 
 
 def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Callable[[], bool]) -> Performed:
     """Carry out one effect. Whatever it touched has to be looked at again."""
     if do.effect is Effect.COPY:
-        return _copy(target, wanted, seen, may_go_on)
-    return _EFFECTS[do.effect](target, wanted, seen, do.name)
+        return told(_copy(target, wanted, seen, may_go_on))
+    return told(_EFFECTS[do.effect](target, wanted, seen, do.name))
 
 
 # --------------------------------------------------------------------------------------------------------------- assets

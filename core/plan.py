@@ -22,10 +22,11 @@ from core.orders import RETRIED, command_of, renewed
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import Endpoint, Ledger, Schedule, Target, TargetAsset
+from core.preflight import told
 from core.promotion import stage_before_is_gone
 from core.simulated import settled, simulate
 from core.stages import RealtimeStage
-from core.steps import UNSEEN, Do, Effect, Look, Seen, Unseen, Wanted
+from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Unseen, Wanted
 
 LONGEST = 200
 WAIT = "wait"
@@ -182,9 +183,10 @@ class _Walk:
         )
 
     def _do(self, do: Do) -> None:
-        self.steps.append(PlannedStep(step=do.effect.value, detail=_detail(self.wanted, do)))
+        done = told(Performed(simulate(self.wanted, self.seen, do), _detail(self.wanted, do)))
+        self.steps.append(PlannedStep(step=do.effect.value, detail=done.detail))
         self.changes |= do.effect is not Effect.CLAIM_ENDPOINT
-        self.seen = simulate(self.wanted, self.seen, do)
+        self.seen = done.seen
 
 
 def _opened(wanted: Wanted, reason: Reason) -> Wanted:

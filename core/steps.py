@@ -8,7 +8,19 @@ from core.commands import Operation, Phase, PromoteModel
 from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
-from core.ports import CopyState, Deployment, Endpoint, Job, Schedule, ScoringAnswer, TargetAsset
+from core.ports import (
+    Compute,
+    CopyState,
+    Deployment,
+    Endpoint,
+    Grant,
+    InstanceType,
+    Job,
+    Quota,
+    Schedule,
+    ScoringAnswer,
+    TargetAsset,
+)
 from core.stages import BatchStage
 
 
@@ -22,11 +34,21 @@ UNSEEN: Final = Unseen.UNSEEN
 T = TypeVar("T")
 
 
+class Unknown(Enum):
+    """Looked at in vain: that can be done without, and nothing follows from it."""
+
+    UNKNOWN = auto()
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
 @dataclass(frozen=True)
 class Seen:
     """What this delivery has looked at. An effect makes what it touched unseen again.
 
     `has_copied` says that this delivery has started copies already: what is wrong with them then is for the next one.
+    `unchecked` names the checks of the pre-flight that could not be made, until somebody was told.
     """
 
     endpoint: Endpoint | Unseen | None = UNSEEN
@@ -39,6 +61,11 @@ class Seen:
     smoke: ScoringAnswer | Unseen = UNSEEN
     test_job: Job | Unseen | None = UNSEEN
     schedule: Schedule | Unseen | None = UNSEEN
+    instance_type: InstanceType | Unknown | Unseen | None = UNSEEN
+    quotas: tuple[Quota, ...] | Unknown | Unseen = UNSEEN
+    grants: tuple[Grant, ...] | Unknown | Unseen = UNSEEN
+    compute: Compute | Unknown | Unseen | None = UNSEEN
+    unchecked: tuple[str, ...] = ()
     operation: Operation | None = None
     has_copied: bool = False
 
@@ -55,6 +82,10 @@ class Look(Enum):
     COMPONENT = "look at the batch component"
     TEST_JOB = "look at the test job"
     SCHEDULE = "look at the schedule"
+    INSTANCE_TYPE = "look at the instance types of the region"
+    QUOTAS = "look at the quota of the region"
+    GRANTS = "look at the permissions of the service"
+    COMPUTE = "look at the compute of the batch stage"
 
 
 class Effect(Enum):
