@@ -9,7 +9,7 @@ from core.endpoints import decide
 from core.outcomes import Done, Outcome, Parked, Refused
 from core.ports import CopyStatus, Deployment, Endpoint, Job, JobStatus, Provisioning, Schedule, TargetAsset
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
-from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint
+from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint, cleared
 
 CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
 Settling = TypeVar("Settling", Endpoint, Deployment)
@@ -31,6 +31,7 @@ class World:
     components: dict[str, TargetAsset] = field(default_factory=dict)
     jobs: dict[str, JobStatus] = field(default_factory=dict)
     schedule: Schedule | None = None
+    preflight: Seen = field(default_factory=cleared)
 
     @property
     def live(self) -> int:
@@ -92,6 +93,14 @@ class World:
                 return replace(seen, test_job=job)
             case Look.SCHEDULE:
                 return replace(seen, schedule=self.schedule)
+            case Look.INSTANCE_TYPE:
+                return replace(seen, instance_type=self.preflight.instance_type)
+            case Look.QUOTAS:
+                return replace(seen, quotas=self.preflight.quotas)
+            case Look.GRANTS:
+                return replace(seen, grants=self.preflight.grants)
+            case Look.COMPUTE:
+                return replace(seen, compute=self.preflight.compute)
 
     def _asset(self, kind: str) -> TargetAsset | None:
         return TargetAsset(id=kind) if kind in self.assets else None
