@@ -217,8 +217,7 @@ def _compute(wanted: Wanted, seen: Seen) -> Iterator[Problem]:
 def _not_usable(found: Compute, nodes: int) -> Iterator[Problem]:
     if found.kind.lower() not in BATCH_COMPUTES:
         why = f"compute {found.name} is a {found.kind}: no batch endpoint runs on one"
-        remedy = "Set `compute` to the name of a compute cluster, then ask again."
-        yield Problem(Reason.COMPUTE_NOT_USABLE, why, remedy, never=True)
+        yield Problem(Reason.COMPUTE_NOT_USABLE, why, "Set `compute` to the name of a compute cluster, then ask again.")
     if found.state.lower() != "succeeded":
         why = f"compute {found.name} is {found.state}"
         yield Problem(Reason.COMPUTE_NOT_USABLE, why, "Look at the compute in the target workspace.")

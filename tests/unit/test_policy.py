@@ -74,6 +74,7 @@ def test_defaults_are_those_of_the_reference() -> None:
         "request_settings": None,
         "environment_variables": {},
         "adopt": False,
+        "preflight": True,
         "deadlines": {"artifacts": "6h", "deploy": "60m", "smoke": "10m", "test": "2h", "park": "7d", "approval": "7d"},
         "approval": None,
     }

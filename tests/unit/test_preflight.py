@@ -243,7 +243,7 @@ def test_names_of_models(name: str, is_allowed: bool) -> None:
         (a_cluster(state="Failed"), Parked, "is Failed"),
         (a_cluster(max_nodes=1), Parked, "1 nodes at most, a run wants 2"),
         (a_cluster(max_nodes=0), Parked, "0 nodes at most"),
-        (a_cluster(kind="ComputeInstance", max_nodes=None), Refused, "is a ComputeInstance"),
+        (a_cluster(kind="ComputeInstance", max_nodes=None), Parked, "is a ComputeInstance"),
     ],
 )
 def test_the_compute_of_a_batch_stage(compute: Compute | None, kind: type[Step] | None, said: str) -> None:
