@@ -18,11 +18,13 @@ from core.ports import (
     Endpoint,
     Endpoints,
     Metrics,
+    Preflight,
     ScheduleSpec,
     ScoringAnswer,
     Target,
     TestSummary,
 )
+from core.preflight import missed, told
 from core.realtime import UNVERIFIED
 from core.stages import BatchStage, RealtimeStage
 from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Wanted, changed, known
@@ -62,12 +64,37 @@ def look(target: Target, wanted: Wanted, seen: Seen, at: Look) -> Seen:
             return replace(seen, schedule=target.batch.schedule(command.endpoint))
         case Look.METRICS:
             return replace(seen, metrics=_metrics(target, wanted, seen))
+        case Look.INSTANCE_TYPE | Look.QUOTAS | Look.GRANTS | Look.COMPUTE:
+            return _tried(target.preflight, wanted, seen, at)
         case _:
             assert_never(at)
 
 
+def _tried(target: Preflight, wanted: Wanted, seen: Seen, at: Look) -> Seen:
+    """A look of the pre-flight. What keeps it from being made keeps nothing else: it is noted (`preflight.told`)."""
+    stage = wanted.command.stage
+    try:
+        match at:
+            case Look.INSTANCE_TYPE if isinstance(stage, RealtimeStage):
+                return replace(seen, instance_type=target.instance_type(stage.instance_type))
+            case Look.QUOTAS:
+                return replace(seen, quotas=target.quotas())
+            case Look.GRANTS:
+                return replace(seen, grants=target.grants())
+            case Look.COMPUTE:
+                return replace(seen, compute=target.compute(wanted.batch_stage.compute))
+            case _:
+                raise TypeError(f"a {stage.serve} stage has nothing to {at.value}")
+    except PromotionError as fault:
+        return missed(seen, at, str(fault))
+
+
 def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Callable[[], bool]) -> Performed:
     """Carry out one effect. Whatever it touched has to be looked at again."""
+    return told(_performed(target, wanted, seen, do, may_go_on))
+
+
+def _performed(target: Target, wanted: Wanted, seen: Seen, do: Do, may_go_on: Callable[[], bool]) -> Performed:
     match do.effect:
         case Effect.COPY:
             return _copy(target, wanted, seen, may_go_on)
@@ -76,8 +103,7 @@ def perform(target: Target, wanted: Wanted, seen: Seen, do: Do, *, may_go_on: Ca
         case Effect.TAKE_TRAFFIC_BACK:
             return _take_traffic_back(target, wanted, seen, do)
         case _:
-            pass
-    return _EFFECTS[do.effect](target, wanted, seen, do.name)
+            return _EFFECTS[do.effect](target, wanted, seen, do.name)
 
 
 # --------------------------------------------------------------------------------------------------------------- assets

@@ -12,7 +12,7 @@ The order of a promotion, each step safe to repeat and safe to die in:
 7. retire the deployments that this service created before
 
 `decide` reads like that list: the further a promotion is, the less there is to look at. Before step 1, what people must
-say is asked (`gates`); how a promotion is taken back is in `ending`.
+say is asked (`gates`), and what would keep it from ending well is looked at (`preflight`); how a promotion is taken back is in `ending`.
 """
 
 from typing import assert_never
@@ -24,6 +24,7 @@ from core.errors import Reason
 from core.gates import gate
 from core.outcomes import Done, Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint, Provisioning
+from core.preflight import preflight
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wait
 
 
@@ -35,7 +36,8 @@ def decide(wanted: Wanted, seen: Seen) -> Step:
     if endpoint is UNSEEN:
         return Look.ENDPOINT
     if endpoint is None:
-        return _cancel(wanted, seen, None) or gate(wanted) or prepare(wanted, seen) or Do(Effect.CREATE_ENDPOINT)
+        barred = _cancel(wanted, seen, None) or gate(wanted) or preflight(wanted, seen)
+        return barred or prepare(wanted, seen) or Do(Effect.CREATE_ENDPOINT)
     if seen.deployments is UNSEEN:
         return Look.DEPLOYMENTS
     claimed = tags.generation(endpoint.tags)
@@ -50,7 +52,7 @@ def decide(wanted: Wanted, seen: Seen) -> Step:
     if endpoint.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
         return wait(Phase.DEPLOY, f"endpoint {endpoint.name} is being changed", seen)
     ours = _ours(wanted, seen.deployments)
-    if ours is None and (step := prepare(wanted, seen)):
+    if ours is None and (step := preflight(wanted, seen) or prepare(wanted, seen)):
         return step
     is_new_attempt = tags.attempt(endpoint.tags) < wanted.command.attempt
     if claimed != wanted.command.generation or (endpoint.provisioning is Provisioning.FAILED and is_new_attempt):

@@ -23,11 +23,12 @@ from core.orders import RETRIED, command_of, renewed
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import Endpoint, Ledger, Metrics, Schedule, Target, TargetAsset, TestSummary
+from core.preflight import told
 from core.promotion import stage_before_is_gone
 from core.rollout import of
 from core.simulated import settled, simulate
 from core.stages import RealtimeStage, seconds
-from core.steps import UNSEEN, Do, Effect, Look, Seen, Unseen, Wanted
+from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Unseen, Wanted
 
 LONGEST = 200
 WAIT = "wait"
@@ -202,9 +203,10 @@ class _Walk:
         )
 
     def _do(self, do: Do) -> None:
-        self.steps.append(PlannedStep(step=do.effect.value, detail=_detail(self.wanted, do)))
+        done = told(Performed(simulate(self.wanted, self.seen, do), _detail(self.wanted, do)))
+        self.steps.append(PlannedStep(step=do.effect.value, detail=done.detail))
         self.changes |= do.effect is not Effect.CLAIM_ENDPOINT
-        self.seen = simulate(self.wanted, self.seen, do)
+        self.seen = done.seen
 
 
 def _opened(wanted: Wanted, reason: Reason) -> Wanted:

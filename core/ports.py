@@ -293,6 +293,57 @@ class Metrics(_Value):
         return 100 * self.failed / self.requests if self.requests else 0.0
 
 
+class InstanceType(_Value):
+    """A VM size of the target's region, and the family whose quota it takes."""
+
+    name: str
+    family: str
+    vcpus: int
+
+
+class Quota(_Value):
+    """A limit on dedicated vCPUs, of a VM family (`name`) or of all together. `limit` is None where there is none."""
+
+    name: str
+    label: str
+    used: int
+    limit: int | None
+
+
+class Grant(_Value):
+    """What one role assignment lets the service do, in patterns such as `Microsoft.MachineLearningServices/*/read`."""
+
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...] = ()
+
+
+class Compute(_Value):
+    """A compute of the target. `kind` and `state` are Azure ML's own words; `max_nodes` is a cluster's."""
+
+    name: str
+    kind: str
+    state: str
+    max_nodes: int | None = None
+
+
+class Preflight(Protocol):
+    """What can be asked before anything is done. Each of these may be more than the service's identity may read."""
+
+    def instance_type(self, name: str) -> InstanceType | None:
+        """None if the target's region does not have it."""
+        ...
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """The limits that deployments of the target have to stay within."""
+        ...
+
+    def grants(self) -> tuple[Grant, ...]:
+        """What the service's identity may do in the target."""
+        ...
+
+    def compute(self, name: str) -> Compute | None: ...
+
+
 class Endpoints(Protocol):
     """The endpoints of one kind. Writes return as soon as Azure has accepted them: nothing here waits."""
 
@@ -373,6 +424,9 @@ class Target(Protocol):
 
     @property
     def batch(self) -> BatchEndpoints: ...
+
+    @property
+    def preflight(self) -> Preflight: ...
 
     def model(self, name: str, version: str) -> TargetAsset | None: ...
 

@@ -117,6 +117,11 @@ def _deleted_deployment(_: Wanted, seen: Seen, do: Do) -> Seen:
     return replace(seen, deployments=tuple(each for each in _deployments(seen) if each.name != do.name))
 
 
+def _deleted_failed_deployment(_: Wanted, seen: Seen, do: Do) -> Seen:
+    """What our own deployment had taken of a quota is free again, so what is shown now no longer counts."""
+    return replace(_deleted_deployment(_, seen, do), quotas=())
+
+
 def _tested(_: Wanted, seen: Seen, do: Do) -> Seen:
     return replace(seen, test_job=Job(name=do.name, status=JobStatus.COMPLETED, detail="Completed"))
 
@@ -154,7 +159,7 @@ SIMULATED: Mapping[Effect, Callable[[Wanted, Seen, Do], Seen]] = {
     Effect.CREATE_ENDPOINT: _created_endpoint,
     Effect.CLAIM_ENDPOINT: lambda wanted, seen, _: _endpoint_with(seen, tags=tags.claim(wanted.command)),
     Effect.CREATE_DEPLOYMENT: _created_deployment,
-    Effect.DELETE_FAILED_DEPLOYMENT: _deleted_deployment,
+    Effect.DELETE_FAILED_DEPLOYMENT: _deleted_failed_deployment,
     Effect.SMOKE: lambda _, seen, __: replace(seen, smoke=ScoringAnswer(status=200, text="[]", seconds=0.0)),
     Effect.START_TEST_JOB: _tested,
     Effect.SHIFT_TRAFFIC: _shifted,

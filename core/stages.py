@@ -160,6 +160,9 @@ class _Stage(_Strict):
     )
     target_model_name: str | None = Field(None, description="Name of the model in the target; the source's by default.")
     adopt: bool = Field(False, description="Take over an endpoint of this name that this service did not create.")
+    preflight: bool = Field(
+        True, description="Whether names, quota, compute and permissions are looked at before anything is done."
+    )
     deadlines: Deadlines = Deadlines()
     approval: Approval | None = None
 

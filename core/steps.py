@@ -9,7 +9,21 @@ from core.commands import Operation, Phase, PromoteModel
 from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
-from core.ports import CopyState, Deployment, Endpoint, Job, Metrics, Schedule, ScoringAnswer, TargetAsset, TestSummary
+from core.ports import (
+    Compute,
+    CopyState,
+    Deployment,
+    Endpoint,
+    Grant,
+    InstanceType,
+    Job,
+    Metrics,
+    Quota,
+    Schedule,
+    ScoringAnswer,
+    TargetAsset,
+    TestSummary,
+)
 from core.stages import BatchStage
 
 
@@ -24,11 +38,21 @@ NEVER: Final = datetime.min.replace(tzinfo=UTC)
 T = TypeVar("T")
 
 
+class Unknown(Enum):
+    """Looked at in vain: that can be done without, and nothing follows from it."""
+
+    UNKNOWN = auto()
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
 @dataclass(frozen=True)
 class Seen:
     """What this delivery has looked at. An effect makes what it touched unseen again.
 
     `has_copied` says that this delivery has started copies already: what is wrong with them then is for the next one.
+    `unchecked` names the checks of the pre-flight that could not be made, until somebody was told.
     """
 
     endpoint: Endpoint | Unseen | None = UNSEEN
@@ -44,6 +68,11 @@ class Seen:
     schedule: Schedule | Unseen | None = UNSEEN
     metrics: Metrics | Unseen = UNSEEN
     log: str | Unseen = UNSEEN
+    instance_type: InstanceType | Unknown | Unseen | None = UNSEEN
+    quotas: tuple[Quota, ...] | Unknown | Unseen = UNSEEN
+    grants: tuple[Grant, ...] | Unknown | Unseen = UNSEEN
+    compute: Compute | Unknown | Unseen | None = UNSEEN
+    unchecked: tuple[str, ...] = ()
     operation: Operation | None = None
     has_copied: bool = False
 
@@ -62,6 +91,10 @@ class Look(Enum):
     SUMMARY = "look at what the test job counted"
     SCHEDULE = "look at the schedule"
     METRICS = "look at the metrics of the deployment"
+    INSTANCE_TYPE = "look at the instance types of the region"
+    QUOTAS = "look at the quota of the region"
+    GRANTS = "look at the permissions of the service"
+    COMPUTE = "look at the compute of the batch stage"
 
 
 class Effect(Enum):

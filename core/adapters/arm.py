@@ -30,6 +30,7 @@ MANAGEMENT = "https://management.azure.com"
 ML_SCOPE = "https://ml.azure.com/.default"
 USER_AGENT = "azureml-model-promotion"
 CONNECT_SECONDS, READ_SECONDS = 10, 30
+ERROR_LIMIT = 2000
 # The newest stable version that every resource type used here has (official ARM types).
 API_VERSION = "2023-10-01"
 
@@ -90,6 +91,27 @@ class Arm:
         if _error_code(response) == "ResourceGroupNotFound" or _names_workspace(response, self._workspace):
             raise translate(404, _error_text(response), response.headers, doing=f"reading {path}")
         return None
+
+    def all(self, path: str, *, api_version: str | None = None) -> list[Mapping[str, Any]]:
+        """All pages of a list below the workspace."""
+        return self._pages(f"{MANAGEMENT}{self._workspace.arm_id}{path}", api_version)
+
+    def all_in_region(self, path: str) -> list[Mapping[str, Any]]:
+        """All pages of a list of Azure ML in the workspace's subscription and region."""
+        provider = f"/subscriptions/{self._workspace.subscription_id}/providers/Microsoft.MachineLearningServices"
+        return self._pages(f"{MANAGEMENT}{provider}/locations/{self.location}{path}", None)
+
+    def _pages(self, url: str, api_version: str | None) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        doing = f"reading {url.removeprefix(MANAGEMENT)}"
+        request = HttpRequest("GET", url, params={"api-version": api_version or API_VERSION})
+        while True:
+            page = self._json(self._request(request, doing, ()))
+            found += page.get("value") or []
+            following = str(page.get("nextLink") or "")
+            if not following.startswith(f"{MANAGEMENT}/"):
+                return found
+            request = HttpRequest("GET", following)
 
     def put(self, path: str, body: Mapping[str, Any], *, api_version: str | None = None) -> Accepted:
         return self._accepted(self._send("PUT", path, body=body, api_version=api_version))
@@ -159,8 +181,11 @@ def _error_code(response: HttpResponse) -> str:
 
 
 def _error_text(response: HttpResponse) -> str:
+    """Azure's code and message, and those of the details, which is where Azure ML says what was wrong."""
     error = _error(response)
-    return f"{error.get('code', 'no code')}: {error.get('message', response.text()[:300])}"
+    told = f"{error.get('code', 'no code')}: {error.get('message', response.text()[:300])}"
+    details = [each for each in error.get("details") or () if isinstance(each, Mapping) and each.get("message")]
+    return "; ".join([told, *(f"{each.get('code', 'no code')}: {each['message']}" for each in details)])[:ERROR_LIMIT]
 
 
 def _names_workspace(response: HttpResponse, workspace: WorkspaceId) -> bool:

@@ -93,6 +93,18 @@ def name_taken(fault: Transient) -> PromotionError:
     )
 
 
+def out_of_quota(refusal: Refusal) -> PromotionError:
+    """What a refused creation of a deployment means: Azure ML names no code for it, but its own page about it."""
+    if "#error-outofquota" not in str(refusal):
+        return refusal
+    return Blocked(
+        Reason.QUOTA_EXCEEDED,
+        str(refusal),
+        remedy="Ask for more quota (Azure portal: Quotas, Machine learning), delete deployments that nobody needs, or "
+        "set a smaller `instance_type` or `instance_count`.",
+    )
+
+
 def flavors_as_texts(flavors: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Resource Manager takes texts only; what a flavor nests (its environments, say) stays in MLmodel itself."""
     return {

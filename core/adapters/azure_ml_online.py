@@ -10,9 +10,9 @@ from azure.core.exceptions import AzureError
 from azure.core.rest import HttpRequest
 
 from core.adapters.arm import ML_SCOPE, Arm, http_client
-from core.adapters.azure_ml_bodies import body_of, deployments, name_taken, provisioning, with_changes
+from core.adapters.azure_ml_bodies import body_of, deployments, name_taken, out_of_quota, provisioning, with_changes
 from core.commands import Operation
-from core.errors import Transient
+from core.errors import Refusal, Transient
 from core.ports import Deployment, DeploymentSpec, Endpoint, Metrics, ScoringAnswer
 
 LOG_LINES = 200
@@ -98,7 +98,10 @@ class AzureMLOnlineEndpoints:
             tags=dict(spec.tags),
         )
         body = body_of(deployment._to_rest_object(location=self._arm.location))
-        return self._arm.put(f"/onlineEndpoints/{spec.endpoint}/deployments/{spec.name}", body).operation
+        try:
+            return self._arm.put(f"/onlineEndpoints/{spec.endpoint}/deployments/{spec.name}", body).operation
+        except Refusal as refusal:
+            raise out_of_quota(refusal) from refusal
 
     def delete_deployment(self, endpoint: str, name: str) -> Operation | None:
         return self._arm.delete(f"/onlineEndpoints/{endpoint}/deployments/{name}").operation

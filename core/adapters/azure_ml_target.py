@@ -14,6 +14,7 @@ from core.adapters.arm import Arm
 from core.adapters.azure_ml_batch import AzureMLBatchEndpoints
 from core.adapters.azure_ml_bodies import asset, body_of, flavors_as_texts
 from core.adapters.azure_ml_online import AzureMLOnlineEndpoints
+from core.adapters.azure_ml_preflight import AzureMLPreflight
 from core.adapters.blobs import Blobs
 from core.adapters.datastores import BlobPath, datastore_container
 from core.commands import Operation
@@ -38,6 +39,7 @@ class AzureMLTarget:
         self._blobs = blobs
         self.online = AzureMLOnlineEndpoints(credential, self._arm)
         self.batch = AzureMLBatchEndpoints(credential, self._arm, workspace, blobs)
+        self.preflight = AzureMLPreflight(self._arm, workspace)
         self._default_datastore: tuple[str, str, str] | None = None
 
     # -------------------------------------------------------------------------------------------------------- looks

@@ -21,14 +21,18 @@ WORKSPACE = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers
 class ArmError(Exception):
     """A refusal: an HTTP status, one of Azure's error codes, and a sentence that says what to do."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, details: Sequence[dict[str, str]] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.details = details
 
     def answer(self) -> web.Response:
-        return web.json_response(error_body(self.code, self.message), status=self.status)
+        body: dict[str, Any] = error_body(self.code, self.message)
+        if self.details:
+            body["error"] |= {"details": list(self.details)}
+        return web.json_response(body, status=self.status)
 
 
 def not_found(resource_type: str, name: str, group: str) -> ArmError:

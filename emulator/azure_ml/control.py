@@ -8,12 +8,14 @@ from typing import Any, get_args
 from aiohttp import web
 
 from emulator.azure_ml.arm import ArmError, bad_request
+from emulator.azure_ml.capacity import Capacity, VmSize
 from emulator.azure_ml.jobs import Job, Jobs
 from emulator.azure_ml.online import deployment_as_json, endpoint_as_json
 from emulator.azure_ml.online_endpoints import OnlineEndpoints
 from emulator.azure_ml.operations import Kind, Operations, Outcome, PlantedOutcome
+from emulator.azure_ml.permissions import Permissions
 from emulator.azure_ml.workspaces import ARTIFACTSTORE, BLOBSTORE, Location, Storage, Workspace, Workspaces
-from emulator.topology import DATA_SCIENTIST, Identity
+from emulator.topology import DATA_SCIENTIST, PROMOTION_SERVICE, Identity
 
 JOB_FIELDS = {
     "name", "jobType", "runType", "experiment", "displayName", "status", "parent", "tags", "properties", "details",
@@ -32,12 +34,16 @@ class AzureMLControl:
         endpoints: OnlineEndpoints,
         operations: Operations,
         storage: Storage,
+        capacity: Capacity,
+        permissions: Permissions,
     ) -> None:
         self._workspaces = workspaces
         self._jobs = jobs
         self._endpoints = endpoints
         self._operations = operations
         self._storage = storage
+        self._capacity = capacity
+        self._permissions = permissions
 
     def routes(self) -> list[web.RouteDef]:
         base = "/azure-ml"
@@ -51,6 +57,10 @@ class AzureMLControl:
             web.get(f"{base}/{{workspace}}/resources", _answering(self._list_resources)),
             web.post(f"{base}/{{workspace}}/jobs", _answering(self._create_job)),
             web.post(f"{base}/{{workspace}}/jobs/{{name}}/finish", _answering(self._finish_job)),
+            web.get(f"{base}/{{workspace}}/quota", _answering(self._get_quota)),
+            web.put(f"{base}/{{workspace}}/quota", _answering(self._set_quota)),
+            web.put(f"{base}/{{workspace}}/vm-sizes", _answering(self._set_vm_sizes)),
+            web.put(f"{base}/{{workspace}}/permissions", _answering(self._take_permissions)),
             web.get(
                 f"{base}/{{workspace}}/online-endpoints/{{endpoint}}/deployments/{{deployment}}/log",
                 _answering(self._read_log),
@@ -145,6 +155,49 @@ class AzureMLControl:
         process = deployment.server.process if deployment.server and deployment.server.alive else None
         return web.json_response({"log": self._endpoints.log(deployment, 10_000), "process": process})
 
+    async def _get_quota(self, request: web.Request) -> web.Response:
+        """What deployments have taken and may take, by VM family and in total."""
+        spec = self._workspace(request).spec
+        rows = self._capacity.usages(spec.subscription_id, spec.location)
+        dedicated = [row for row in rows if "dedicatedCores" in row["type"]]
+        return web.json_response(
+            {row["name"]["value"]: {"used": row["currentValue"], "limit": row["limit"]} for row in dedicated}
+        )
+
+    async def _set_quota(self, request: web.Request) -> web.Response:
+        """Limits by VM family or TotalDedicatedCores; -1 is none, null is what it was at the start."""
+        limits = self._capacity.of(self._workspace(request)).limits
+        for name, limit in (await _body(request)).items():
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < -1):
+                raise bad_request(f"The limit of {name} must be a whole number of vCPUs, or -1, got {limit!r}.")
+            if limit is None:
+                limits.pop(name, None)
+            else:
+                limits[name] = limit
+        return await self._get_quota(request)
+
+    async def _set_vm_sizes(self, request: web.Request) -> web.Response:
+        """Add VM sizes to the region, by name, as {"family", "vCPUs"}; null takes one away."""
+        sizes = self._capacity.of(self._workspace(request)).sizes
+        for name, size in (await _body(request)).items():
+            if size is None:
+                sizes.pop(name.lower(), None)
+            elif isinstance(size, dict) and isinstance(size.get("vCPUs"), int) and size.get("family"):
+                sizes[name.lower()] = VmSize(name, str(size["family"]), size["vCPUs"])
+            else:
+                raise bad_request(f"VM size {name} must be given by its family and its vCPUs, or null.")
+        return web.json_response({"sizes": [size.name for size in sizes.values()]})
+
+    async def _take_permissions(self, request: web.Request) -> web.Response:
+        """Take these actions away from an identity in a workspace, and give it back all others."""
+        workspace = self._workspace(request)
+        body = await _body(request, {"identity", "actions"})
+        identity, actions = Identity(body.get("identity") or PROMOTION_SERVICE.name), body.get("actions")
+        if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+            raise bad_request("actions must be a list of actions, such as Microsoft.MachineLearningServices/*/write.")
+        self._permissions.take(identity, workspace, tuple(actions))
+        return web.json_response({"identity": identity.name, "actions": actions})
+
     async def _upload(self, folder: Location, files: dict[str, Any] | None) -> None:
         async with self._storage.blob_service(folder.account) as service:
             container = service.get_container_client(folder.container)
@@ -170,15 +223,15 @@ def _answering(respond: Respond) -> Respond:
     return answer
 
 
-async def _body(request: web.Request, known: set[str]) -> dict[Any, Any]:
-    """The JSON object in the body. A field that nobody knows is refused by its name."""
+async def _body(request: web.Request, known: set[str] | None = None) -> dict[Any, Any]:
+    """The JSON object in the body. A field that nobody knows is refused by its name; None: any is fine."""
     try:
         body = await request.json() if request.body_exists else {}
     except ValueError as error:
         raise bad_request(f"The body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise bad_request("The body must be a JSON object.")
-    if unknown := sorted(set(body) - known):
+    if known is not None and (unknown := sorted(set(body) - known)):
         raise bad_request(f"Unknown field {unknown[0]}: known are {', '.join(sorted(known))}.")
     return body
 

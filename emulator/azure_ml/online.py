@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.azure_ml.arm import SystemData, bad_request, resource
+from emulator.azure_ml.capacity import DEFAULT_INSTANCE_TYPE
 from emulator.azure_ml.operations import TRANSITIONAL, Operation
 from emulator.azure_ml.workspaces import Workspace
 from emulator.serving.servers import InferenceServer
@@ -66,6 +67,14 @@ class Deployment:
         return self.state in TRANSITIONAL
 
     @property
+    def instance_type(self) -> str:
+        return instance_type(self.properties)
+
+    @property
+    def instances(self) -> int:
+        return int(self.sku.get("capacity") or 1)
+
+    @property
     def request_timeout(self) -> float:
         return seconds((self.properties.get("requestSettings") or {}).get("requestTimeout") or "PT5S")
 
@@ -119,6 +128,10 @@ class Endpoint:
         self.credit = {}
 
 
+def instance_type(properties: dict[str, Any]) -> str:
+    return str(properties.get("instanceType") or DEFAULT_INSTANCE_TYPE)
+
+
 def new_key() -> str:
     return secrets.token_urlsafe(24)
 
@@ -160,6 +173,28 @@ def check_traffic(endpoint_name: str, traffic: Any, known: dict[str, Deployment]
     if total not in (0, 100):
         raise bad_request(f"The traffic of endpoint {endpoint_name} must sum to 0 or 100 percent, it sums to {total}.")
     return dict(traffic)
+
+
+def check_mirror(name: str, mirror: dict[str, Any], known: dict[str, Deployment]) -> None:
+    """Mirrored traffic goes to one deployment at most, and to half of the requests at most."""
+    unknown = [each for each in mirror if each.lower() not in known]
+    if unknown:
+        raise bad_request(f"Mirror traffic is set for {unknown[0]}, which does not exist in endpoint {name}.")
+    if len(mirror) > 1 or any(not 0 <= weight <= 50 for weight in mirror.values()):
+        raise bad_request("Mirror traffic may name one deployment, with at most 50 percent.")
+
+
+def require_keys(endpoint: Endpoint) -> None:
+    if endpoint.properties["authMode"].lower() != "key":
+        raise bad_request(f"Endpoint {endpoint.name} does not use key authentication.")
+
+
+def refuse_unrecoverable(deployment: Deployment) -> None:
+    if deployment.state == "Failed" and not deployment.ever_succeeded:
+        raise bad_request(
+            f"Specified deployment [{deployment.name}] failed during initial provisioning and is in an unrecoverable "
+            "state. Delete and re-create."
+        )
 
 
 def endpoint_as_json(endpoint: Endpoint) -> dict[str, Any]:

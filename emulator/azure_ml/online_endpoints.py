@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes, SystemData, bad_request, conflict, not_found, page
+from emulator.azure_ml.capacity import Capacity
 from emulator.azure_ml.deployer import Deployer
 from emulator.azure_ml.online import (
     CONTAINER,
@@ -14,11 +15,15 @@ from emulator.azure_ml.online import (
     TOKEN_LIFETIME,
     Deployment,
     Endpoint,
+    check_mirror,
     check_name,
     check_traffic,
     deployment_as_json,
     endpoint_as_json,
+    instance_type,
     new_key,
+    refuse_unrecoverable,
+    require_keys,
 )
 from emulator.azure_ml.operations import Operation, OperationFailed, Operations, Subject
 from emulator.azure_ml.workspaces import Workspace, Workspaces
@@ -35,11 +40,20 @@ class OnlineEndpoints:
     """All online endpoints of a local Azure. Their names are unique in a region, across workspaces."""
 
     def __init__(
-        self, *, workspaces: Workspaces, operations: Operations, deployer: Deployer, clock: Clock, directory: Path
+        self,
+        *,
+        workspaces: Workspaces,
+        operations: Operations,
+        deployer: Deployer,
+        capacity: Capacity,
+        clock: Clock,
+        directory: Path,
     ) -> None:
         self._workspaces = workspaces
         self._operations = operations
         self._deployer = deployer
+        self._capacity = capacity
+        capacity.deployed = self._instances
         self._clock = clock
         self._directory = directory
         self._endpoints: dict[tuple[str, str], Endpoint] = {}  # (region, lower-case name)
@@ -106,7 +120,7 @@ class OnlineEndpoints:
         properties = dict(body.get("properties") or {})
         known = existing.deployments if existing else {}
         traffic = check_traffic(name, properties.pop("traffic", None) or {}, known)
-        self._check_mirror(name, properties.get("mirrorTraffic") or {}, known)
+        check_mirror(name, properties.get("mirrorTraffic") or {}, known)
         if existing is None:
             existing = self._new_endpoint(call, workspace, body, properties)
             operation = self._begin_endpoint(call, existing, traffic, "Creating")
@@ -197,13 +211,13 @@ class OnlineEndpoints:
 
     async def _list_keys(self, call: Call) -> web.Response:
         endpoint = self._endpoint(call)
-        self._require_keys(endpoint)
+        require_keys(endpoint)
         return web.json_response({"primaryKey": endpoint.keys["Primary"], "secondaryKey": endpoint.keys["Secondary"]})
 
     async def _regenerate_keys(self, call: Call) -> web.Response:
         """Replace one key: by the value given, or by a new one if that is missing or the current one."""
         endpoint = self._endpoint(call)
-        self._require_keys(endpoint)
+        require_keys(endpoint)
         body = await call.body()
         kind = str(body.get("keyType", "")).capitalize()
         if kind not in endpoint.keys:
@@ -250,9 +264,11 @@ class OnlineEndpoints:
         existing = endpoint.deployments.get(name.lower())
         if existing:
             self._refuse_busy_deployment(endpoint, existing)
-            self._refuse_unrecoverable(existing)
+            refuse_unrecoverable(existing)
         self._deployer.parts(workspace, properties)
         sku = {"name": "Default", "capacity": 1} | (body.get("sku") or {})
+        had = existing.instances if existing and existing.instance_type == instance_type(properties) else 0
+        self._capacity.check(workspace, instance_type(properties), sku["capacity"], had)
         if existing is None:
             deployment = endpoint.deployments[name.lower()] = Deployment(
                 name=name,
@@ -297,11 +313,13 @@ class OnlineEndpoints:
         endpoint = self._endpoint(call)
         deployment = self.find_deployment(endpoint, call["deployment"])
         self._refuse_busy_deployment(endpoint, deployment)
-        self._refuse_unrecoverable(deployment)
+        refuse_unrecoverable(deployment)
         body = await call.body()
         if "tags" in body:
             deployment.tags = body["tags"] or {}
-        deployment.sku |= body.get("sku") or {}
+        sku = deployment.sku | (body.get("sku") or {})
+        self._capacity.check(deployment.workspace, deployment.instance_type, sku["capacity"] or 1, deployment.instances)
+        deployment.sku = sku
         deployment.system_data.modify(call.caller, self._clock.now())
         operation = self._begin_deployment(call, endpoint, deployment, "Updating", False)
         return web.json_response(deployment_as_json(endpoint, deployment), status=202, headers=operation.headers)
@@ -351,26 +369,22 @@ class OnlineEndpoints:
         text = tail(deployment.log, lines) if deployment.log else ""
         return f"Instance status:\nUserContainerStart: {started}\n\nContainer logs:\n{text}"
 
+    def _instances(self, subscription: str, location: str) -> list[tuple[str, int]]:
+        """Instance type and count of all deployments that a subscription has in a region."""
+        here = [
+            endpoint
+            for endpoint in self._endpoints.values()
+            if endpoint.location.lower() == location.lower()
+            and endpoint.workspace.spec.subscription_id.lower() == subscription.lower()
+        ]
+        return [(each.instance_type, each.instances) for endpoint in here for each in endpoint.deployments.values()]
+
     def _endpoint(self, call: Call) -> Endpoint:
         return self.find(self._workspaces.of(call), call["endpoint"])
 
     @staticmethod
     def _identity(body: dict[str, Any]) -> dict[str, Any]:
         return {"type": "SystemAssigned"} | (body.get("identity") or {})
-
-    @staticmethod
-    def _check_mirror(name: str, mirror: dict[str, Any], known: dict[str, Deployment]) -> None:
-        """Mirrored traffic goes to one deployment at most, and to half of the requests at most."""
-        unknown = [each for each in mirror if each.lower() not in known]
-        if unknown:
-            raise bad_request(f"Mirror traffic is set for {unknown[0]}, which does not exist in endpoint {name}.")
-        if len(mirror) > 1 or any(not 0 <= weight <= 50 for weight in mirror.values()):
-            raise bad_request("Mirror traffic may name one deployment, with at most 50 percent.")
-
-    @staticmethod
-    def _require_keys(endpoint: Endpoint) -> None:
-        if endpoint.properties["authMode"].lower() != "key":
-            raise bad_request(f"Endpoint {endpoint.name} does not use key authentication.")
 
     @staticmethod
     def _refuse_busy(endpoint: Endpoint) -> None:
@@ -385,14 +399,6 @@ class OnlineEndpoints:
             raise conflict(
                 f"Deployment {deployment.name} of endpoint {endpoint.name} is in {deployment.state} provisioning state. "
                 "Wait until the operation has ended."
-            )
-
-    @staticmethod
-    def _refuse_unrecoverable(deployment: Deployment) -> None:
-        if deployment.state == "Failed" and not deployment.ever_succeeded:
-            raise bad_request(
-                f"Specified deployment [{deployment.name}] failed during initial provisioning and is in an unrecoverable "
-                "state. Delete and re-create."
             )
 
     def clear(self) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from emulator.azure_ml.arm import Routes
+from emulator.azure_ml.arm import ArmError, Routes
 from emulator.azure_ml.assets import Assets
 from emulator.azure_ml.batch_endpoints import BatchEndpoints
+from emulator.azure_ml.capacity import Capacity
 from emulator.azure_ml.computes import Computes
 from emulator.azure_ml.control import AzureMLControl
 from emulator.azure_ml.deployer import Deployer
@@ -15,6 +16,7 @@ from emulator.azure_ml.events import Events, Publish
 from emulator.azure_ml.jobs import Jobs
 from emulator.azure_ml.online_endpoints import OnlineEndpoints
 from emulator.azure_ml.operations import Operations
+from emulator.azure_ml.permissions import Permissions
 from emulator.azure_ml.pipelines import Pipelines
 from emulator.azure_ml.schedules import Schedules
 from emulator.azure_ml.scoring import Scoring, VerifyToken
@@ -71,10 +73,12 @@ class AzureML:
             servers=self._servers,
             environments=self._environments,
         )
+        capacity, self._permissions = Capacity(), Permissions(self._workspaces)
         self._endpoints = OnlineEndpoints(
             workspaces=self._workspaces,
             operations=self._operations,
             deployer=deployer,
+            capacity=capacity,
             clock=clock,
             directory=directory / "deployments",
         )
@@ -113,10 +117,12 @@ class AzureML:
             endpoints=self._endpoints,
             operations=self._operations,
             storage=storage,
+            capacity=capacity,
+            permissions=self._permissions,
         )
         self._arm = Routes()
         parts = (self._workspaces, assets, jobs, computes, self._endpoints, self._batch_endpoints, self._schedules)
-        for part in (*parts, self._operations):
+        for part in (*parts, capacity, self._permissions, self._operations):
             part.add_routes(self._arm)
         self._discovery = Routes()
         self._workspaces.add_discovery_routes(self._discovery)
@@ -141,7 +147,7 @@ class AzureML:
 
     def mounts(self) -> list[Mount]:
         return [
-            Mount("arm", re.compile(r"management\.azure\.com"), _handler(self._arm), MANAGEMENT),
+            Mount("arm", re.compile(r"management\.azure\.com"), self._respond_to_arm, MANAGEMENT),
             Mount(
                 "azureml",
                 re.compile(r"[a-z0-9-]+\.api\.azureml\.ms"),
@@ -151,6 +157,14 @@ class AzureML:
             Mount("azureml", re.compile(r"discovery\.[a-z0-9-]+\.api\.azureml\.ms"), _handler(self._discovery)),
             Mount("scoring", re.compile(r"[a-z0-9-]+\.[a-z0-9]+\.inference\.ml\.azure\.com"), self._respond_to_scoring),
         ]
+
+    async def _respond_to_arm(self, request: web.Request, caller: Identity | None, entry: Entry) -> web.StreamResponse:
+        """Resource Manager looks at permissions first, before it looks whether anything is there."""
+        try:
+            self._permissions.check(request, caller or ANONYMOUS)
+        except ArmError as error:
+            return error.answer()
+        return await self._arm.respond(request, caller or ANONYMOUS, entry)
 
     async def _respond_to_scoring(
         self, request: web.Request, caller: Identity | None, entry: Entry

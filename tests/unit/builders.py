@@ -10,9 +10,21 @@ from core.events import WorkspaceId
 from core.origin import Origin
 from core.packaging import Code, File, Manifest, Recipe, Serving
 from core.policy import Trigger
-from core.ports import CopyState, CopyStatus, Deployment, Endpoint, Provisioning, Schedule, ScoringAnswer
+from core.ports import (
+    Compute,
+    CopyState,
+    CopyStatus,
+    Deployment,
+    Endpoint,
+    Grant,
+    InstanceType,
+    Provisioning,
+    Quota,
+    Schedule,
+    ScoringAnswer,
+)
 from core.stages import BatchStage, RealtimeStage
-from core.steps import Wanted
+from core.steps import Seen, Wanted
 
 DEV = WorkspaceId(
     subscription_id="11111111-1111-4111-8111-111111111111", resource_group="rg-ml-dev", workspace="ml-dev"
@@ -200,3 +212,14 @@ def a_copy(path: str = "MLmodel", **changes: Any) -> CopyState:
 
 def an_answer(status: int | None, text: str = "[1]") -> ScoringAnswer:
     return ScoringAnswer(status=status, text=text, seconds=0.1)
+
+
+def cleared(**changes: Any) -> Seen:
+    """What a delivery has seen whose pre-flight found nothing in the way."""
+    clear: dict[str, Any] = {
+        "instance_type": InstanceType(name="STANDARD_DS3_V2", family="standardDSv2Family", vcpus=4),
+        "quotas": (Quota(name="standardDSv2Family", label="Standard DSv2 Family", used=0, limit=100),),
+        "grants": (Grant(actions=("*",)),),
+        "compute": Compute(name="cpu-cluster", kind="AmlCompute", state="Succeeded", max_nodes=4),
+    }
+    return Seen(**(clear | changes))

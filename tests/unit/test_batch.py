@@ -29,6 +29,7 @@ from tests.unit.builders import (
     a_schedule,
     a_wanted,
     an_endpoint,
+    cleared,
 )
 from tests.unit.world import World, deliver, deliveries, end
 
@@ -55,7 +56,7 @@ def a_job(status: JobStatus, detail: str = "Running") -> Job:
     return Job(name=TEST_JOB, status=status, detail=detail)
 
 
-READY = Seen(endpoint=an_endpoint(COMMAND), deployments=(), model=MODEL, code=PART, environment=PART)
+READY = cleared(endpoint=an_endpoint(COMMAND), deployments=(), model=MODEL, code=PART, environment=PART)
 DEPLOYED = replace(READY, deployments=(a_deployment(COMMAND),), component=COMPONENT)
 LIVE = replace(DEPLOYED, endpoint=a_live_endpoint(COMMAND))
 

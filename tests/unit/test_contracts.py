@@ -212,6 +212,7 @@ class Common(BaseModel):
     endpoint: str
     target_model_name: str
     adopt: bool
+    preflight: bool
     approval: str
     deadlines: str
 

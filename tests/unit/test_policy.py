@@ -75,6 +75,7 @@ def test_defaults_are_those_of_the_reference() -> None:
         "environment_variables": {},
         "rollout": {"steps": (), "bake": "10m", "soak": "0s", "analysis": None, "failed_deployment": "delete"},
         "adopt": False,
+        "preflight": True,
         "deadlines": {"artifacts": "6h", "deploy": "60m", "smoke": "10m", "test": "2h", "park": "7d", "approval": "7d"},
         "approval": None,
     }

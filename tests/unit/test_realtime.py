@@ -27,6 +27,7 @@ from tests.unit.builders import (
     a_wanted,
     an_answer,
     an_endpoint,
+    cleared,
 )
 
 COMMAND = a_command()
@@ -44,7 +45,7 @@ CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provi
 
 def at(endpoint: Endpoint | None, *deployments: Deployment, **changes: Any) -> Seen:
     """What a delivery has seen when it has looked at endpoint, deployments and model."""
-    return replace(Seen(endpoint=endpoint, deployments=deployments, model=COPY), **changes)
+    return replace(cleared(endpoint=endpoint, deployments=deployments, model=COPY), **changes)
 
 
 def next_step(seen: Seen, command: PromoteModel = COMMAND, **changes: Any) -> Step:
@@ -65,36 +66,36 @@ def refusal(seen: Seen, command: PromoteModel = COMMAND) -> Refused | Parked:
     ("seen", "expected"),
     [
         pytest.param(Seen(), Look.ENDPOINT, id="nothing is known"),
-        pytest.param(Seen(endpoint=None), Look.MODEL, id="no endpoint: is the model there?"),
-        pytest.param(Seen(endpoint=None, model=None), Look.COPIES, id="no model: are its files there?"),
+        pytest.param(cleared(endpoint=None), Look.MODEL, id="no endpoint: is the model there?"),
+        pytest.param(cleared(endpoint=None, model=None), Look.COPIES, id="no model: are its files there?"),
         pytest.param(
-            Seen(endpoint=None, model=None, copies=(a_copy(status=CopyStatus.MISSING), a_copy("model.pkl"))),
+            cleared(endpoint=None, model=None, copies=(a_copy(status=CopyStatus.MISSING), a_copy("model.pkl"))),
             Do(Effect.COPY),
             id="a file is missing",
         ),
         pytest.param(
-            Seen(endpoint=None, model=None, copies=(a_copy(status=CopyStatus.FAILED), a_copy("model.pkl"))),
+            cleared(endpoint=None, model=None, copies=(a_copy(status=CopyStatus.FAILED), a_copy("model.pkl"))),
             Do(Effect.COPY),
             id="a copy has failed",
         ),
         pytest.param(
-            Seen(
+            cleared(
                 endpoint=None, model=None, copies=(a_copy(), a_copy("model.pkl", status=CopyStatus.PENDING, bytes_copied=9))
             ),
             Waiting(Phase.ARTIFACTS, "copying artifacts: 1 of 2 files, 654 of 4824 bytes"),
             id="files are on their way",
         ),
         pytest.param(
-            Seen(endpoint=None, model=None, copies=(a_copy(), a_copy("model.pkl"))),
+            cleared(endpoint=None, model=None, copies=(a_copy(), a_copy("model.pkl"))),
             Do(Effect.REGISTER_MODEL),
             id="all files are there",
         ),
         pytest.param(
-            Seen(endpoint=None, model=None, copies=(a_copy(md5=MD5), a_copy("model.pkl", md5="unknown at the source"))),
+            cleared(endpoint=None, model=None, copies=(a_copy(md5=MD5), a_copy("model.pkl", md5="unknown at the source"))),
             Do(Effect.REGISTER_MODEL),
             id="checksums are compared where both sides have one",
         ),
-        pytest.param(Seen(endpoint=None, model=COPY), Do(Effect.CREATE_ENDPOINT), id="the model is there"),
+        pytest.param(cleared(endpoint=None, model=COPY), Do(Effect.CREATE_ENDPOINT), id="the model is there"),
         pytest.param(Seen(endpoint=an_endpoint()), Look.DEPLOYMENTS, id="an endpoint: what is in it?"),
         pytest.param(
             at(an_endpoint(provisioning=CHANGING)),
@@ -245,7 +246,7 @@ def test_an_answer_other_than_200_is_refused(status: int) -> None:
 def test_a_copy_that_differs_from_its_source_is_refused(copy: CopyState) -> None:
     manifest = a_manifest(files=(a_manifest().files[0].model_copy(update={"md5": MD5}), a_manifest().files[1]))
     step = decide(
-        Wanted(COMMAND, manifest, a_recipe()), Seen(endpoint=None, model=None, copies=(copy, a_copy("model.pkl")))
+        Wanted(COMMAND, manifest, a_recipe()), cleared(endpoint=None, model=None, copies=(copy, a_copy("model.pkl")))
     )
     assert isinstance(step, Refused)
     assert (step.reason, "MLmodel" in step.why) == (Reason.COPY_MISMATCH, True)
@@ -254,7 +255,7 @@ def test_a_copy_that_differs_from_its_source_is_refused(copy: CopyState) -> None
 @pytest.mark.parametrize("found", [{}, {"team": "x"}, tags.provenance(OLDER)])
 def test_a_name_that_another_model_has_is_refused(found: dict[str, str]) -> None:
     taken = TargetAsset(id="x", tags=found)
-    assert refusal(Seen(endpoint=None, model=taken)).reason is Reason.MODEL_NAME_TAKEN
+    assert refusal(cleared(endpoint=None, model=taken)).reason is Reason.MODEL_NAME_TAKEN
 
 
 @pytest.mark.parametrize("found", [{}, {"team": "x"}, {tags.GENERATION: "edited by hand"}])

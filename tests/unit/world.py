@@ -21,7 +21,7 @@ from core.ports import (
     TestSummary,
 )
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
-from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint
+from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint, cleared
 
 CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
 Settling = TypeVar("Settling", Endpoint, Deployment)
@@ -47,6 +47,7 @@ class World:
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
     now: datetime = datetime(2026, 11, 1, 12, tzinfo=UTC)
     tick: timedelta = timedelta(seconds=60)
+    preflight: Seen = field(default_factory=cleared)
 
     @property
     def live(self) -> int:
@@ -114,6 +115,14 @@ class World:
             case Look.METRICS:
                 found = self.metrics.get(command.deployment, Metrics(requests=0, failed=0))
                 return replace(seen, metrics=found)
+            case Look.INSTANCE_TYPE:
+                return replace(seen, instance_type=self.preflight.instance_type)
+            case Look.QUOTAS:
+                return replace(seen, quotas=self.preflight.quotas)
+            case Look.GRANTS:
+                return replace(seen, grants=self.preflight.grants)
+            case Look.COMPUTE:
+                return replace(seen, compute=self.preflight.compute)
 
     def _asset(self, kind: str) -> TargetAsset | None:
         return TargetAsset(id=kind) if kind in self.assets else None
