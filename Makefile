@@ -29,8 +29,8 @@ up: setup ## keep the local Azure and the function app running until Ctrl-C (POL
 test: setup ## all tests
 	@.venv/bin/python -m pytest
 
-test-all: setup ## all tests, with SIGKILL at every single effect call
-	@.venv/bin/python -m pytest --every-kill-point
+test-all: setup ## the tests, and those that differ from them in little: SIGKILL at every single effect call, ...
+	@.venv/bin/python -m pytest --exhaustive
 
 check: setup ## format, lint, strict types, then all tests
 	@.venv/bin/ruff format --check --quiet .

@@ -73,6 +73,10 @@ class Transient(PromotionError):
         self.retry_after = retry_after
 
 
+class Conflict(Transient):
+    """Somebody else has written it since it was read: read it again, and do again what is still to be done."""
+
+
 class Blocked(PromotionError):
     """Goes away when somebody does something (`remedy`): the promotion is parked and looks again by itself."""
 

@@ -15,6 +15,7 @@ written by it (a model, a mapping of its fields, or a whole `func.HttpResponse`)
 `core.errors` and `OrderRefused` become problem details. The meaning of path parameters is in `PATH_PARAMETERS`.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,9 +26,14 @@ import azure.functions as func
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from core.callers import Caller
+from core.errors import Conflict
 from functions import http
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT, Body, Problem
 
+log = logging.getLogger(__name__)
+
+# A row that a delivery writes at the same moment is free again in the next.
+CONFLICTS = 3
 PATH_PARAMETERS = {
     "id": "Id of a promotion.",
     "target": "Name of one of the policy's targets.",
@@ -142,7 +148,7 @@ class Routes:
             def run(req: func.HttpRequest) -> func.HttpResponse:
                 given = _query(req, takes) if method == "GET" else http.body(req, takes)
                 caller = http.caller(req, platform_authentication=self._platform_authentication)
-                return _written(handler(Request(req, operation, given, caller)), operation)
+                return _written(_handled(handler, Request(req, operation, given, caller)), operation)
 
             trigger = self.blueprint.route(route, methods=[method])
             self.blueprint.function_name(operation.name)(trigger(http.answered(run)))
@@ -154,6 +160,16 @@ class Routes:
     def document(self, operation: Operation) -> None:
         """For functions that are registered on `blueprint` by hand, such as one whose body is no JSON."""
         self.operations.append(operation)
+
+
+def _handled(handler: Handler[T], request: Request[T]) -> Answer:
+    """What the handler answers. Its order has one id however often it is tried, so a conflict is not the caller's to solve."""
+    for _ in range(CONFLICTS):
+        try:
+            return handler(request)
+        except Conflict as conflict:
+            log.info("%s is tried again: %s", request.order_id, conflict)
+    return handler(request)
 
 
 def _query(req: func.HttpRequest, takes: type[T]) -> T:

@@ -18,10 +18,19 @@ REPOSITORY = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--every-kill-point",
+        "--exhaustive",
         action="store_true",
-        help="kill the host at every effect call; without it, calls that follow every change of the target alike once",
+        help="also what differs from other tests in little (`make test-all`): every kill point, each fault at each place",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked as exhaustive are left out of `make test`, which has ten minutes on two cores."""
+    if config.getoption("--exhaustive"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,18 @@ from contextlib import contextmanager
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
+from core.errors import Blocked, Conflict, PromotionError, Reason, Refusal, Transient
 
 # 408, 429 and 5xx pass by themselves; 409 is Azure ML's answer while a resource is being changed;
-# 412 is a row or blob that somebody else changed since it was read.
-PASSING = frozenset({408, 409, 412, 429})
+# 412 (a Conflict) is a row or blob that somebody else changed since it was read.
+PASSING = frozenset({408, 409, 429})
 
 
 def translate(status: int, message: str, headers: Mapping[str, str], *, doing: str) -> PromotionError:
     """The error for an HTTP status. `doing` completes the sentence 'while ...'."""
     text = f"{message} (HTTP {status} while {doing})"
+    if status == 412:
+        return Conflict(text)
     if status in PASSING or status >= 500:
         return Transient(text, retry_after=retry_after(headers))
     if status in (401, 403):

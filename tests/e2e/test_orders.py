@@ -72,7 +72,13 @@ def test_an_approval_that_nobody_gives_expires(local_azure: LocalAzure, tmp_path
     assert row["steps"] == []
     shown = {"manifest_digest": row["manifest_digest"], "recipe_digest": row["recipe_digest"]}
     assert local_azure.order(f"promotions/{row['id']}/approve", shown, **APPROVER)["status_code"] == 409
-    assert local_azure.order(f"promotions/{row['id']}/retry")["status_code"] == 202
+
+    changed_meanwhile = {"odata.error": {"code": "UpdateConditionNotSatisfied", "message": {"value": "changed"}}}
+    row_of_it = rf"/promotions\(PartitionKey='{row['id']}',RowKey='promotion'\)"
+    local_azure.control.plant(
+        service="table", method="PUT", path=row_of_it, status=412, body=changed_meanwhile, times=2
+    )
+    assert local_azure.order(f"promotions/{row['id']}/retry")["status_code"] == 202, "a conflict is not the caller's"
     assert local_azure.wait_for_state(row["id"], "parked", attempt=2)["reason"] == "approval_wanted"
 
 

@@ -18,7 +18,12 @@ PROD = {"promote-to": "prod"}
 @pytest.mark.parametrize(
     ("name", "train", "origin"),
     [
-        ("automl-older-scores", partial(automl.older_form, task="classification", scoring="v1"), "automl"),
+        pytest.param(
+            "automl-older-scores",
+            partial(automl.older_form, task="classification", scoring="v1"),
+            "automl",
+            marks=pytest.mark.exhaustive,
+        ),
         ("designer-by-hand", partial(designer.trained_model, layout="flattened"), "designer"),
         ("script-with-a-module", notebook.custom_script, "notebook"),
     ],

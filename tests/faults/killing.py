@@ -15,6 +15,8 @@ WRITES = frozenset({"PUT", "POST", "PATCH", "MERGE", "DELETE", "SEND", "COMPLETE
 # What changes the target: the calls between two of these belong together.
 MILESTONES = frozenset({("arm", "PUT"), ("arm", "DELETE"), ("scoring", "POST")})
 LOCK_SECONDS = 60
+# Tokens; and notifications, which are told when the row has ended (tests/wire/test_notifications.py).
+_NO_EFFECTS = frozenset({"identity", "event_grid"})
 _NOT_OF_PROMOTIONS = re.compile(
     r"/workspaces/ml-dev/|promotionmemos\(PartitionKey='(?:reconcile|seen|rule)'|/promotionmemos$"
 )
@@ -100,7 +102,7 @@ def each_kind_once(points: list[KillPoint]) -> list[KillPoint]:
 def effects_since(azure: LocalAzure, number: int) -> list[dict[str, Any]]:
     """The writes of promotions: not the status tags in the source, which the timer mends, nor the timer's own memos."""
     found = azure.control.requests(number, principal=SERVICE)
-    writes = [entry for entry in found if entry["method"] in WRITES and entry["service"] != "identity"]
+    writes = [entry for entry in found if entry["method"] in WRITES and entry["service"] not in _NO_EFFECTS]
     return [entry for entry in writes if not _NOT_OF_PROMOTIONS.search(entry["path"])]
 
 

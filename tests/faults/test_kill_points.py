@@ -20,7 +20,7 @@ def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(
     assert len(points) >= 20, points
     assert any("onlineEndpoints" in point.call.path for point in points), points
 
-    if not request.config.getoption("--every-kill-point"):
+    if not request.config.getoption("--exhaustive"):
         points = each_kind_once(points)
     problems = [problem for point in points for problem in subject.problems_of(point, next(numbers), expected)]
 

@@ -39,7 +39,7 @@ def _retire(api: Api) -> tuple[Promotion, str]:
     return row, f"{PLACE}/{row.endpoint}/retire"
 
 
-@pytest.mark.parametrize("phase", ["before", "after"])
+@pytest.mark.parametrize("phase", [pytest.param("before", marks=pytest.mark.exhaustive), "after"])
 @pytest.mark.parametrize(
     ("asked", "done", "sent"),
     [

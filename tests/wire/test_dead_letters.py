@@ -223,6 +223,7 @@ def test_after_a_crash_between_send_and_complete_the_repeat_is_a_duplicate(names
     assert left(namespace, queue) == {}
 
 
+@pytest.mark.exhaustive
 def test_the_same_letter_may_come_back_again_and_again(namespace: Namespace) -> None:
     """Its id grows by a number each time, up to what Service Bus takes, and is never one that was there before."""
     queue = namespace.queue(sessions=True, duplicate_detection_window=0)
@@ -255,10 +256,16 @@ def test_a_letter_that_is_due_later_waits_on_the_queue(namespace: Namespace, que
 @pytest.mark.parametrize(
     ("fault", "sent"),
     [
-        ({"method": "SEND", "phase": "before", "drop": True, "times": 9}, 0),
+        pytest.param({"method": "SEND", "phase": "before", "drop": True, "times": 9}, 0, marks=pytest.mark.exhaustive),
         ({"method": "SEND", "phase": "after", "drop": True, "times": 9}, 1),
-        ({"method": "SEND", "status": 500, "body": {"condition": "amqp:internal-error"}, "times": 9}, 0),
-        ({"method": "COMPLETE", "phase": "before", "drop": True, "times": 9}, 1),
+        pytest.param(
+            {"method": "SEND", "status": 500, "body": {"condition": "amqp:internal-error"}, "times": 9},
+            0,
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            {"method": "COMPLETE", "phase": "before", "drop": True, "times": 9}, 1, marks=pytest.mark.exhaustive
+        ),
         ({"method": "COMPLETE", "status": 410, "body": {"condition": "com.microsoft:message-lock-lost"}}, 1),
     ],
     ids=["send-lost", "its-answer-lost", "send-refused", "complete-lost", "lock-lost"],

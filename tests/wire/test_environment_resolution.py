@@ -80,7 +80,10 @@ def test_automl_brings_a_server_of_its_time() -> None:
 
 @pytest.mark.parametrize(
     ("conda", "sdk"),
-    [(TEXTS, "1.42.0"), (AUTOML.format(python="3.7.9", sdk="1.44.0"), "1.44.0")],
+    [
+        pytest.param(TEXTS, "1.42.0", marks=pytest.mark.exhaustive),
+        (AUTOML.format(python="3.7.9", sdk="1.44.0"), "1.44.0"),
+    ],
     ids=["texts", "table"],
 )
 def test_older_automl_brings_a_server_and_libraries_with_which_it_starts(conda: str, sdk: str) -> None:

@@ -86,6 +86,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
 # ------------------------------------------------------------------------------------------------------------- Automated ML
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("task", "scoring", "method"), [("classification", "both", "predict_proba")])
 def test_automated_ml_with_its_scoring_file(
     azure: Azure, ml: MLClient, tmp_path: Path, task: Any, scoring: Any, method: Any
@@ -112,6 +113,7 @@ def test_the_newer_scoring_file_wants_one_entry_in_the_models_folder(
     assert same(trained.answers(ask(azure, ml, endpoint, trained.request).json()), trained.predictions)
 
 
+@pytest.mark.exhaustive
 def test_automated_ml_with_mlflow(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
     trained = automl.mlflow_form(tmp_path / "run")
     assert "azureml.engine: automl" in (trained.folder / "MLmodel").read_text()
@@ -158,6 +160,7 @@ def test_designers_files_are_those_that_people_have(designed: Trained) -> None:
     assert schema["labelColumns"] == {}
 
 
+@pytest.mark.exhaustive
 def test_designers_script_does_not_find_a_model_that_was_moved(azure: Azure, ml: MLClient, tmp_path: Path) -> None:
     trained = designer.trained_model(tmp_path / "run", "flattened")
     endpoint = azure.new_endpoint(DEV)
@@ -176,7 +179,10 @@ def test_what_looks_like_a_designer_model_and_is_none(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- notebooks
 
 
-@pytest.mark.parametrize("build", [notebook.mlflow, partial(automl.mlflow_form, monitoring=False)])
+@pytest.mark.parametrize(
+    "build",
+    [notebook.mlflow, pytest.param(partial(automl.mlflow_form, monitoring=False), marks=pytest.mark.exhaustive)],
+)
 def test_an_mlflow_model_from_before_azures_script_wanted_monitoring(
     azure: Azure, ml: MLClient, tmp_path: Path, build: Callable[[Path], Trained]
 ) -> None:
