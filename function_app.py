@@ -128,7 +128,7 @@ def _reconciler() -> Reconciler:
 
 @cache
 def _planner() -> Planner:
-    return Planner(ledger=_ledger(), target_for=_targets())
+    return Planner(ledger=_ledger(), target_for=_targets(), now=_now)
 
 
 @cache

@@ -18,7 +18,7 @@ from core.events import WorkspaceId
 from core.ledger import LIVE, AuditRecord, Hold, Promotion, State
 from core.policy import Policy
 from core.ports import CommandQueue, Ledger
-from core.stages import ENDPOINT_NAME, Approval
+from core.stages import ENDPOINT_NAME
 
 # What can be tried again as it was asked; anything else that has ended is redeployed.
 RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
@@ -253,7 +253,8 @@ class Orders:
         """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""
         workspace = self._workspace(target, OrderProblem.INVALID)
         before = command_of(row)
-        stage = before.stage.model_copy(update={"target": target, "approval": self._approval(before, target)})
+        asked = self._asked_in(before, target)
+        stage = before.stage.model_copy(update={"target": target} | asked)
         path = path_id(before.source, before.model, before.version, f"{before.rule}\n{row.id}\n{target}")
         command = renewed(before).model_copy(
             update={
@@ -278,13 +279,17 @@ class Orders:
             return accepted
         return self._again(there, order, Verb.REDEPLOY, generation_time=order.at)
 
-    def _approval(self, command: PromoteModel, target: str) -> Approval | None:
-        """Who must approve in another target: whoever must do so there by the policy, first of all by the same rule."""
-        if command.stage.approval is not None:
-            return command.stage.approval
+    def _asked_in(self, command: PromoteModel, target: str) -> dict[str, object]:
+        """What must be so in another target: as the policy has it there, first of all by the same rule."""
         rules = sorted(self._policy.rules, key=lambda rule: rule.name != command.rule)
         stages = [stage for rule in rules for stage in rule.stages if stage.target == target]
-        return next((stage.approval for stage in stages if stage.approval is not None), None)
+        approval = next((stage.approval for stage in stages if stage.approval is not None), None)
+        gates = next((stage.gates for stage in stages if stage.gates is not None), None)
+        return {
+            "approval": command.stage.approval or approval,
+            "gates": gates or command.stage.gates,
+            "freeze": self._policy.targets[target].freeze,
+        }
 
     # ---------------------------------------------------------------------------------------------------- words
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core.commands import Operation, Phase
@@ -27,12 +28,13 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Parked:
-    """Somebody must do something first (`remedy`); it is looked at again by itself."""
+    """Somebody must do something first (`remedy`); it is looked at again by itself, at `until` if that is known."""
 
     reason: Reason
     why: str
     remedy: str
     phase: Phase = Phase.PARK
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)

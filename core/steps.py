@@ -1,6 +1,6 @@
 """The vocabulary of a delivery: what it has seen of the target, what it can look at next, and what it can do."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, TypeVar
 
@@ -9,6 +9,7 @@ from core.ledger import Approval, Hold
 from core.outcomes import Outcome, Waiting
 from core.packaging import Manifest, Recipe, Serving
 from core.ports import CopyState, Deployment, Endpoint, Job, Schedule, ScoringAnswer, TargetAsset
+from core.said import Said
 from core.stages import BatchStage
 
 
@@ -101,6 +102,7 @@ class Wanted:
     recipe: Recipe
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
+    said: Said = field(default_factory=Said)
 
     @property
     def batch_stage(self) -> BatchStage:
