@@ -25,6 +25,8 @@ RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
 # What a retry repeats: it is still that which was asked for, not a promotion along its path.
 _REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE)
 _HOLDS = (Verb.HOLD, Verb.RELEASE)
+# App role of those who may go on in spite of a hold or a freeze.
+OVERRIDE_ROLE = "Promotion.Operator"
 
 
 class OrderProblem(StrEnum):
@@ -86,6 +88,7 @@ class Orders:
         `target` names another target of the policy; `fresh` asks for a deployment of its own though one like it is there.
         """
         row = row_of(self._ledger, promotion)
+        check_override(caller, overrides_hold, reason)
         order = self._order(Verb.REDEPLOY, caller, order_id, reason, overrides_hold=overrides_hold)
         if target is not None and target != row.target:
             return self._elsewhere(row, target, order)
@@ -347,6 +350,17 @@ class Orders:
             known = ", ".join(self._policy.targets)
             raise OrderRefused(problem, f"{target!r} is none of the policy's targets: {known}")
         return found.id
+
+
+def check_override(caller: Caller, overrides_hold: bool, reason: str) -> None:
+    """Who goes on in spite of a hold or a freeze has the role for it, and says why."""
+    if not overrides_hold:
+        return
+    if OVERRIDE_ROLE not in caller.roles:
+        why = f"{caller.name} does not have the role {OVERRIDE_ROLE}, which overriding a hold or a freeze needs"
+        raise OrderRefused(OrderProblem.FORBIDDEN, why)
+    if not reason.strip():
+        raise OrderRefused(OrderProblem.INVALID, "overriding a hold or a freeze needs a reason: it is in the audit")
 
 
 def winning_time(ledger: Ledger, session: str, at: datetime) -> datetime:
