@@ -135,7 +135,7 @@ def _planner() -> Planner:
 def _explainer() -> Explainer:
     from core.adapters.azure_ml_source import AzureMLSource
 
-    return Explainer(policy=POLICY.policy, ledger=_ledger(), source=lambda: AzureMLSource(_credential()))
+    return Explainer(policy=POLICY.policy, ledger=_ledger(), source=lambda: AzureMLSource(_credential()), now=_now)
 
 
 @cache

@@ -236,7 +236,7 @@ def _better(name: str, wanted: BetterThanLive, quality: Quality, live: Live | No
     if isinstance(value, str):
         return Verdict(gate=gate, holds=False, why=value)
     if live is None:
-        return Verdict(gate=gate, holds=True, why=f"it is {value}, and nothing is live yet")
+        return Verdict(gate=gate, holds=True, why=f"it is {value}, and no other version is live")
     against = (
         _value(name, live.quality) if live.quality is not None else "nothing was frozen of it when it was promoted"
     )
