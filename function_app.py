@@ -152,14 +152,14 @@ def _reconciler() -> Reconciler:
 
 @cache
 def _planner() -> Planner:
-    return Planner(ledger=_ledger(), target_for=_targets())
+    return Planner(ledger=_ledger(), target_for=_targets(), now=_now)
 
 
 @cache
 def _explainer() -> Explainer:
     from core.adapters.azure_ml_source import AzureMLSource
 
-    return Explainer(policy=POLICY.policy, ledger=_ledger(), source=lambda: AzureMLSource(_credential()))
+    return Explainer(policy=POLICY.policy, ledger=_ledger(), source=lambda: AzureMLSource(_credential()), now=_now)
 
 
 @cache

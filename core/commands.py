@@ -18,6 +18,7 @@ from core.errors import UndecodableMessage
 from core.events import WorkspaceId
 from core.origin import Origin
 from core.policy import Trigger
+from core.quality import Gates
 from core.stages import BatchStage, Stage
 
 # The command also stands in its ledger row, where a string has at most 32 Ki characters (Azure Table Storage);
@@ -64,6 +65,7 @@ class Phase(StrEnum):
     PARK = "park"
     APPROVAL = "approval"
     BAKE = "bake"
+    FREEZE = "freeze"
 
 
 class Verb(StrEnum):
@@ -88,7 +90,9 @@ class Order(_Message):
     by: str
     at: AwareDatetime
     reason: str = ""
-    overrides_hold: bool = Field(False, description="Goes on although the endpoint is on hold.")
+    overrides_hold: bool = Field(
+        False, description="Goes on although the endpoint is on hold, and, with a reason, in a freeze."
+    )
     replaces: str | None = Field(None, description="The promotion that a roll-back takes off the endpoint.")
 
 
@@ -116,6 +120,8 @@ class PromoteModel(_Message):
     policy_digest: str
     manifest_digest: str
     recipe_digest: str
+    quality_digest: str | None = Field(None, description="What was known of the version when it was asked for.")
+    gates: Gates | None = Field(None, description="Those of the rule; a stage may have more.")
     targets: Mapping[str, WorkspaceId]
     stages: tuple[Stage, ...] = Field(min_length=1)
     stage_number: int = Field(0, ge=0)

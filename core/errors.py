@@ -18,6 +18,7 @@ class Reason(StrEnum):
     PROMOTED_FROM_RUN = "promoted_from_run"
     TAG_NOT_UNDERSTOOD = "tag_not_understood"
     NOT_ALLOWED = "not_allowed"
+    GATE_FAILED = "gate_failed"
     # The model
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_ARCHIVED = "model_archived"
@@ -58,6 +59,7 @@ class Reason(StrEnum):
     APPROVAL_WANTED = "approval_wanted"
     REJECTED = "rejected"
     ON_HOLD = "on_hold"
+    FROZEN = "frozen"
     CANCELLED = "cancelled"
 
 

@@ -9,13 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 from core import policy as rules
 from core import tags
+from core.commands import PromoteModel
 from core.errors import Blocked, PromotionError, Reason, Refusal
 from core.events import WorkspaceId
 from core.evidence import gather
+from core.gates import gate_verdicts
 from core.ledger import LIVE, Approval, AuditRecord, Decision, EventRecord, Promotion, StepRecord
+from core.measuring import measure
 from core.origin import Classification, Origin, classify
 from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.ports import Ledger, Source, SourceModel
+from core.quality import Quality, Verdict
+from core.quality import verdicts as verdicts_on
+from core.said import said_about
 
 EVENTS = 50
 _CHECK_THE_SUBSCRIPTION = (
@@ -65,7 +71,10 @@ class Happening(_Value):
 
 
 class Explanation(_Value):
-    """`answer` is one sentence. `origin` and `evidence` are as they were decided on, or as they would be now."""
+    """`answer` is one sentence. `origin` and `evidence` are as they were decided on, or as they would be now.
+
+    `gates` are those of the newest promotion, or of the rule that decides, held against what is live now.
+    """
 
     answer: str
     remedy: str | None = None
@@ -76,6 +85,7 @@ class Explanation(_Value):
     origin: str | None = None
     evidence: str = ""
     rules: tuple[RuleVerdict, ...] = ()
+    gates: tuple[Verdict, ...] = ()
     happened: tuple[Happening, ...] = ()
     events: tuple[EventRecord, ...] = ()
     promotions: tuple[Told, ...] = ()
@@ -87,12 +97,16 @@ class Explanation(_Value):
         lines += [f"Origin: {self.evidence or self.origin}"] if self.evidence or self.origin else []
         lines += ["What happened (UTC):" if self.happened else "Nothing is written down about it."]
         lines += [f"  {each}" for each in self.happened]
+        lines += ["Gates, by what is live now:", *(f"  {each}" for each in self.gates)] if self.gates else []
         return "\n".join([*lines, "Rules of the policy as it is now:", *(f"  {each}" for each in self.rules)])
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a version. `found` is None if the source does not show it, for the reason in `problem`."""
+    """What is known of a version. `found` is None if the source does not show it, for the reason in `problem`.
+
+    `gates` are the verdicts on its newest promotion; `quality` is what the source shows of one that has none.
+    """
 
     source: str
     model: str
@@ -102,6 +116,8 @@ class Known:
     origin: Classification | None = None
     events: tuple[EventRecord, ...] = ()
     told: tuple[Told, ...] = ()
+    gates: tuple[Verdict, ...] = ()
+    quality: Quality | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +131,8 @@ class Known:
 def explain(policy: Policy, known: Known) -> Explanation:
     """Pure."""
     verdicts = _verdicts(policy, known)
-    answer, remedy = _answer(known, next((each.rule for each in verdicts if each.decides), None))
+    deciding = next((each.rule for each in verdicts if each.decides), None)
+    answer, remedy = _answer(known, deciding)
     newest, now = known.newest, known.origin
     return Explanation(
         answer=answer,
@@ -127,10 +144,20 @@ def explain(policy: Policy, known: Known) -> Explanation:
         origin=newest.origin if newest else now.origin if now else None,
         evidence=newest.evidence if newest else str(now) if now else "",
         rules=verdicts,
+        gates=known.gates or _gates(policy, known.quality, deciding),
         happened=tuple(sorted(_happened(known), key=lambda each: each.at)),
         events=known.events,
         promotions=known.told,
     )
+
+
+def _gates(policy: Policy, quality: Quality | None, deciding: str | None) -> tuple[Verdict, ...]:
+    """What the version itself must show, for the first stage."""
+    rule = next((rule for rule in policy.rules if rule.name == deciding), None)
+    if rule is None or quality is None:
+        return ()
+    gates = [each for each in (rule.gates, rule.stages[0].gates) if each is not None]
+    return tuple(verdict for each in gates for verdict in verdicts_on(each, quality))
 
 
 def _in_source(known: Known) -> str:
@@ -271,10 +298,13 @@ class History(Ledger, Protocol):
 class Explainer:
     """Reads the ledger, and the source if that can be read."""
 
-    def __init__(self, *, policy: Policy, ledger: History, source: Callable[[], Source]) -> None:
+    def __init__(
+        self, *, policy: Policy, ledger: History, source: Callable[[], Source], now: Callable[[], datetime]
+    ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._source = source
+        self._now = now
 
     def explain(self, source: str, model: str, version: str) -> Explanation:
         """`source` is the name of one in the policy."""
@@ -282,13 +312,18 @@ class Explainer:
         rows = [row for row in self._ledger.promotions(model=model, version=version) if row.source == source]
         told = tuple(self._told(row.id) for row in reversed(rows))
         found, problem = self._read(workspace, model, version)
+        origin, quality = None, None
+        if found is not None and not told:
+            origin, quality = self._judged(workspace, found)
         known = Known(
             source=source,
             model=model,
             version=version,
             found=found,
             problem=problem,
-            origin=self._classified(workspace, found) if found is not None and not told else None,
+            origin=origin,
+            quality=quality,
+            gates=self._gates(rows[0].id) if rows else (),
             events=self._events(workspace, model, version, told),
             told=told,
         )
@@ -302,11 +337,22 @@ class Explainer:
         except PromotionError as problem:
             return None, problem
 
-    def _classified(self, workspace: WorkspaceId, found: SourceModel) -> Classification:
+    def _judged(self, workspace: WorkspaceId, found: SourceModel) -> tuple[Classification, Quality | None]:
+        """What intake would find out about a version now."""
         try:
-            return classify(gather(self._source(), workspace, found).evidence)
+            evidence = gather(self._source(), workspace, found).evidence
         except PromotionError as problem:
-            return Classification(origin=None, because=(f"its files cannot be read now: {problem}",))
+            return Classification(origin=None, because=(f"its files cannot be read now: {problem}",)), None
+        origin, at = classify(evidence), self._now()
+        runs = evidence.runs
+        return origin, measure(self._source(), workspace, found, runs, origin=origin.origin, at=at, needed=False)
+
+    def _gates(self, promotion_id: str) -> tuple[Verdict, ...]:
+        row = self._ledger.promotion(promotion_id)
+        if row is None or row.command is None:
+            return ()
+        command = PromoteModel.model_validate_json(row.command)
+        return gate_verdicts(command, said_about(self._ledger, command, self._now()))
 
     def _events(
         self, workspace: WorkspaceId, model: str, version: str, told: tuple[Told, ...]

@@ -1,18 +1,49 @@
-"""What must be said before an endpoint is claimed: an approval, and that it is not on hold. Pure.
+"""What must be so before an endpoint is claimed: quality, an approval, no hold, no freeze. Pure.
 
-Both are asked only of a promotion that has not claimed its endpoint yet: one under way is not stopped by them.
+All are asked only of a promotion that has not claimed its endpoint yet: one under way is not stopped by them.
 """
 
-from core.commands import Phase, PromoteModel
+from core.commands import Order, Phase, PromoteModel, Verb
 from core.errors import Reason
 from core.ledger import Approval, Decision, Hold
 from core.outcomes import Parked, Refused
+from core.quality import Verdict, comparisons, remedy, verdicts, why_failed
+from core.said import Said
 from core.steps import Wanted
+
+# What repairs an endpoint: a freeze does not keep it away either.
+_REPAIRS = (Verb.ROLL_BACK, Verb.RETIRE)
+_BRING_BACK = (Verb.REDEPLOY, Verb.ROLL_BACK)
 
 
 def gate(wanted: Wanted) -> Parked | Refused | None:
     """None when the promotion may claim its endpoint."""
-    return _approval(wanted.command, wanted.approvals) or _hold(wanted.command, wanted.hold)
+    command = wanted.command
+    return (
+        _quality(command, wanted.said)
+        or _approval(command, wanted.approvals)
+        or _hold(command, wanted.hold)
+        or _freeze(command, wanted.said)
+    )
+
+
+def _quality(command: PromoteModel, said: Said) -> Refused | None:
+    """Nobody is asked to approve what the policy does not let pass. What was live here before may come back as it is."""
+    if said.was_live and command.order is not None and command.order.verb in _BRING_BACK:
+        return None
+    failed = [each for each in gate_verdicts(command, said) if not each.holds]
+    return Refused(Reason.GATE_FAILED, why_failed(failed), remedy(said.quality)) if failed else None
+
+
+def gate_verdicts(command: PromoteModel, said: Said) -> tuple[Verdict, ...]:
+    """On the gates of the rule and of the stage. A version is not compared with itself."""
+    live = said.live if said.live is not None and said.live.promotion_id != command.promotion_id else None
+    return tuple(
+        verdict
+        for gates in (command.gates, command.stage.gates)
+        if gates is not None
+        for verdict in (*verdicts(gates, said.quality), *comparisons(gates, said.quality, live))
+    )
 
 
 def _approval(command: PromoteModel, approvals: tuple[Approval, ...]) -> Parked | Refused | None:
@@ -52,3 +83,22 @@ def _hold(command: PromoteModel, hold: Hold | None) -> Parked | None:
         f"endpoint {command.endpoint} is on hold since {hold.order.at:%Y-%m-%d %H:%M} UTC, by {hold.order.by}{reason}",
         remedy=f"Release it: POST /api/endpoints/{hold.target}/{hold.serve}/{hold.endpoint}/release.",
     )
+
+
+def _freeze(command: PromoteModel, said: Said) -> Parked | None:
+    order, until = command.order, said.frozen_until
+    if until is None or (order is not None and _breaks_the_glass(order)):
+        return None
+    because = f" ({'; '.join(said.frozen_because)})" if said.frozen_because else ""
+    return Parked(
+        Reason.FROZEN,
+        f"{command.stage.target} is frozen until {until:%Y-%m-%d %H:%M} UTC{because}",
+        remedy="Nothing to do: it goes on by itself then. To go on now, cancel it and ask for it again with "
+        "`overrides_hold` and a `reason`.",
+        phase=Phase.FREEZE,
+        until=until,
+    )
+
+
+def _breaks_the_glass(order: Order) -> bool:
+    return order.overrides_hold and (bool(order.reason.strip()) or order.verb in _REPAIRS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core import asks, runs, tags
+from core import asks, measuring, runs, tags
 from core import policy as rules
 from core.commands import MESSAGE_LIMIT, Order, PromoteModel, Verb, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
@@ -25,7 +25,11 @@ from core.origin import OVERRIDE_TAG, Classification, Evidence, Run, classify
 from core.policy import ModelFacts, Policy, Rule, Trigger
 from core.policy_file import LoadedPolicy
 from core.ports import CommandQueue, Ledger, Source, SourceModel
+from core.quality import Quality, check
+from core.quality import verdicts as gate_verdicts
 from core.recipes import Material, Packaged, package
+from core.said import QUALITY
+from core.stages import Stage
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class Decided:
     evidence: str
     verdicts: tuple[rules.Verdict, ...]
     run_id: str | None
+    quality: Quality
 
     def is_to_register(self, policy: Policy) -> bool:
         """Whether the output of a run becomes a registered model of its source first."""
@@ -218,9 +223,12 @@ class Intake:
             why = f"rule {rule.name!r} is about the run, and not about its output {output.name}, of origin {origin}"
             raise _Ignored(Reason.NO_RULE_MATCHES, why, _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
-        command = self._command(source, source_name, model, origin, packaged, rule, Trigger.RUN_COMPLETED, None, run_id)
+        quality = self._quality(source, model, findings, origin, rule)
+        command = self._command(
+            source, source_name, model, origin, packaged, quality, rule, Trigger.RUN_COMPLETED, None, run_id
+        )
         evidence = f"run {run_id} completed, its output is {model.uri}; {origin}"
-        return self._open(Decided(command, packaged, rule, model, evidence, verdicts, run_id))
+        return self._open(Decided(command, packaged, rule, model, evidence, verdicts, run_id, quality))
 
     def _register(self, source: WorkspaceId, model: SourceModel, packaged: Packaged, run_id: str) -> None:
         """Register the output in the source, with the run's name on it: a repeat finds the version that is there."""
@@ -322,8 +330,9 @@ class Intake:
             raise _Ignored(Reason.NO_RULE_MATCHES, f"rule {expected!r} is not the one that decides", _lines(verdicts))
         packaged = package(self._material(findings, model, origin, rule))
         root = findings.evidence.runs[-1].id if findings.evidence.runs else None
-        command = self._command(source, source_name, model, origin, packaged, rule, trigger, order, None)
-        return Decided(command, packaged, rule, model, str(origin), verdicts, root)
+        quality = self._quality(source, model, findings, origin, rule)
+        command = self._command(source, source_name, model, origin, packaged, quality, rule, trigger, order, None)
+        return Decided(command, packaged, rule, model, str(origin), verdicts, root, quality)
 
     def _note_ask(self, decided: Decided) -> None:
         """A tag that the promotion of the registration fulfils has been heard: the timer must not take it for a new ask."""
@@ -360,6 +369,22 @@ class Intake:
             is_packed_graph=origin.is_packed_graph,
         )
 
+    def _quality(
+        self, source: WorkspaceId, model: SourceModel, findings: Findings, origin: Classification, rule: Rule
+    ) -> Quality:
+        """What is known of the version now. Raises the refusal of what the rule or its first stage does not let pass."""
+        needed, runs = measuring.is_needed(rule), findings.evidence.runs
+        quality = measuring.measure(
+            self._source, source, model, runs, origin=origin.origin, at=self._now(), needed=needed
+        )
+        gates = [each for each in (rule.gates, rule.stages[0].gates) if each is not None]
+        check((verdict for each in gates for verdict in gate_verdicts(each, quality)), quality)
+        return quality
+
+    def _stage(self, stage: Stage) -> Stage:
+        """A stage with the windows of its target."""
+        return stage.model_copy(update={"freeze": (*self._policy.targets[stage.target].freeze, *stage.freeze)})
+
     def _command(
         self,
         source: WorkspaceId,
@@ -367,6 +392,7 @@ class Intake:
         model: SourceModel,
         origin: Classification,
         packaged: Packaged,
+        quality: Quality,
         rule: Rule,
         trigger: Trigger,
         order: Order | None,
@@ -392,8 +418,10 @@ class Intake:
             policy_digest=self._policy_digest,
             manifest_digest=manifest.digest,
             recipe_digest=how.digest,
+            quality_digest=quality.digest,
+            gates=rule.gates,
             targets={stage.target: self._policy.targets[stage.target].id for stage in rule.stages},
-            stages=rule.stages,
+            stages=tuple(self._stage(stage) for stage in rule.stages),
             order=order,
             generation_time=order.at if order else None,
         )
@@ -417,6 +445,7 @@ class Intake:
             self._register(command.source, decided.model, decided.packaged, str(decided.run_id))
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
+        self._ledger.keep(QUALITY, decided.quality.digest, decided.quality.model_dump_json())
         row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=decided.evidence))
         if order is not None and self._is_new(row, order):
             command = command.model_copy(update={"attempt": row.attempt + 1})

@@ -18,13 +18,15 @@ from core.events import WorkspaceId
 from core.ledger import LIVE, AuditRecord, Hold, Promotion, State
 from core.policy import Policy
 from core.ports import CommandQueue, Ledger
-from core.stages import ENDPOINT_NAME, Approval
+from core.stages import ENDPOINT_NAME
 
 # What can be tried again as it was asked; anything else that has ended is redeployed.
 RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
 # What a retry repeats: it is still that which was asked for, not a promotion along its path.
 _REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE)
 _HOLDS = (Verb.HOLD, Verb.RELEASE)
+# App role of those who may go on in spite of a hold or a freeze.
+OVERRIDE_ROLE = "Promotion.Operator"
 
 
 class OrderProblem(StrEnum):
@@ -88,6 +90,7 @@ class Orders:
         `target` names another target of the policy; `fresh` asks for a deployment of its own though one like it is there.
         """
         row = row_of(self._ledger, promotion)
+        check_override(caller, overrides_hold, reason)
         order = self._order(Verb.REDEPLOY, caller, order_id, reason, overrides_hold=overrides_hold)
         if target is not None and target != row.target:
             return self._elsewhere(row, target, order)
@@ -257,7 +260,8 @@ class Orders:
         """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""
         workspace = self._workspace(target, OrderProblem.INVALID)
         before = command_of(row)
-        stage = before.stage.model_copy(update={"target": target, "approval": self._approval(before, target)})
+        asked = self._asked_in(before, target)
+        stage = before.stage.model_copy(update={"target": target} | asked)
         path = path_id(before.source, before.model, before.version, f"{before.rule}\n{row.id}\n{target}")
         command = renewed(before).model_copy(
             update={
@@ -282,13 +286,17 @@ class Orders:
             return accepted
         return self._again(there, order, Verb.REDEPLOY, generation_time=order.at)
 
-    def _approval(self, command: PromoteModel, target: str) -> Approval | None:
-        """Who must approve in another target: whoever must do so there by the policy, first of all by the same rule."""
-        if command.stage.approval is not None:
-            return command.stage.approval
+    def _asked_in(self, command: PromoteModel, target: str) -> dict[str, object]:
+        """What must be so in another target: as the policy has it there, first of all by the same rule."""
         rules = sorted(self._policy.rules, key=lambda rule: rule.name != command.rule)
         stages = [stage for rule in rules for stage in rule.stages if stage.target == target]
-        return next((stage.approval for stage in stages if stage.approval is not None), None)
+        approval = next((stage.approval for stage in stages if stage.approval is not None), None)
+        gates = next((stage.gates for stage in stages if stage.gates is not None), None)
+        return {
+            "approval": command.stage.approval or approval,
+            "gates": gates or command.stage.gates,
+            "freeze": self._policy.targets[target].freeze,
+        }
 
     # ---------------------------------------------------------------------------------------------------- words
 
@@ -346,6 +354,17 @@ class Orders:
             known = ", ".join(self._policy.targets)
             raise OrderRefused(problem, f"{target!r} is none of the policy's targets: {known}")
         return found.id
+
+
+def check_override(caller: Caller, overrides_hold: bool, reason: str) -> None:
+    """Who goes on in spite of a hold or a freeze has the role for it, and says why."""
+    if not overrides_hold:
+        return
+    if OVERRIDE_ROLE not in caller.roles:
+        why = f"{caller.name} does not have the role {OVERRIDE_ROLE}, which overriding a hold or a freeze needs"
+        raise OrderRefused(OrderProblem.FORBIDDEN, why)
+    if not reason.strip():
+        raise OrderRefused(OrderProblem.INVALID, "overriding a hold or a freeze needs a reason: it is in the audit")
 
 
 def winning_time(ledger: Ledger, session: str, at: datetime) -> datetime:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core.commands import Operation, Phase
@@ -31,13 +32,16 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Parked:
-    """Somebody must do something first (`remedy`); it is looked at again by itself, seldom unless `retry_after` says."""
+    """Somebody must do something first (`remedy`); it is looked at again by itself: at `until` if that is known, after
+    `retry_after` seconds if that is, seldom otherwise.
+    """
 
     reason: Reason
     why: str
     remedy: str
     phase: Phase = Phase.PARK
     retry_after: float | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)

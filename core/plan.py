@@ -25,14 +25,16 @@ from core.packaging import Manifest, Recipe
 from core.ports import Endpoint, Ledger, Metrics, Schedule, Target, TargetAsset, TestSummary
 from core.preflight import told
 from core.promotion import stage_before_is_gone
+from core.quality import Quality
 from core.rollout import of
+from core.said import said_about
 from core.simulated import settled, simulate
 from core.stages import RealtimeStage, seconds
 from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Unseen, Wanted
 
 LONGEST = 200
 WAIT = "wait"
-_GATES = (Reason.APPROVAL_WANTED, Reason.ON_HOLD)
+_GATES = (Reason.APPROVAL_WANTED, Reason.ON_HOLD, Reason.FROZEN)
 
 What = Literal["done", "nothing_to_do", "waiting", "parked", "refused", "superseded"]
 
@@ -210,9 +212,11 @@ class _Walk:
 
 
 def _opened(wanted: Wanted, reason: Reason) -> Wanted:
-    """As if somebody had approved it, or had released the hold."""
+    """As if somebody had approved it, or had released the hold, or the freeze were over."""
     if reason is Reason.ON_HOLD:
         return replace(wanted, hold=None)
+    if reason is Reason.FROZEN:
+        return replace(wanted, said=replace(wanted.said, frozen_until=None))
     command = wanted.command
     approval = Approval(
         promotion_id=command.promotion_id,
@@ -325,9 +329,12 @@ def _schedule(seen: Seen) -> str:
 class Planner:
     """Plans of promotions that are there, and of those that somebody could ask for. Writes nothing."""
 
-    def __init__(self, *, ledger: Ledger, target_for: Callable[[WorkspaceId], Target]) -> None:
+    def __init__(
+        self, *, ledger: Ledger, target_for: Callable[[WorkspaceId], Target], now: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
         self._target_for = target_for
+        self._now = now
 
     def of(self, row: Promotion) -> Plan:
         """What a promotion would do next: its next delivery, or, if it has ended, a retry."""
@@ -351,10 +358,15 @@ class Planner:
         if row is not None:
             command = command.model_copy(update={"attempt": row.attempt + 1})
             about = f"a new attempt of promotion {row.id}, which is {row.state}, that somebody asks for now"
-        return self._planned(command, about, decided.packaged.manifest, decided.packaged.recipe)
+        return self._planned(command, about, decided.packaged.manifest, decided.packaged.recipe, decided.quality)
 
     def _planned(
-        self, command: PromoteModel, about: str, manifest: Manifest | None = None, recipe: Recipe | None = None
+        self,
+        command: PromoteModel,
+        about: str,
+        manifest: Manifest | None = None,
+        recipe: Recipe | None = None,
+        quality: Quality | None = None,
     ) -> Plan:
         """Documents that nobody has kept yet are given."""
         kept = self._ledger.kept
@@ -365,6 +377,7 @@ class Planner:
             hold=self._ledger.hold(command.session_id),
             approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
             now=datetime.now(UTC),
+            said=said_about(self._ledger, command, self._now(), quality),
         )
         try:
             if gone := stage_before_is_gone(self._ledger, command):

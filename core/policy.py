@@ -13,7 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from core.events import WorkspaceId, is_asset_name
+from core.freeze import Freezes
 from core.origin import Origin
+from core.quality import Gates
 from core.stages import Stage
 
 
@@ -94,6 +96,16 @@ class SourceWorkspace(Workspace):
         return WorkspaceId(**self.model_dump(exclude={"register_models", "status_tags"}))
 
 
+class TargetWorkspace(Workspace):
+    """A workspace that models are promoted to, and when nothing is promoted there by itself."""
+
+    freeze: Freezes = ()
+
+    @property
+    def id(self) -> WorkspaceId:
+        return WorkspaceId(**self.model_dump(exclude={"freeze"}))
+
+
 class Match(_Strict):
     """What a rule applies to. Everything that is given must hold; what is left out matches anything."""
 
@@ -141,6 +153,7 @@ class Rule(_Strict):
         None, description="Which output of a completed run: its name, or a path among the artifacts of the run."
     )
     scoring: Scoring | None = None
+    gates: Gates | None = Field(None, description="What a version must have shown, for any of the stages.")
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     def model_of(self, experiment: str) -> str:
@@ -153,7 +166,7 @@ class Policy(_Strict):
 
     version: Literal[1]
     sources: Mapping[str, SourceWorkspace] = Field(min_length=1)
-    targets: Mapping[str, Workspace] = Field(min_length=1)
+    targets: Mapping[str, TargetWorkspace] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -54,6 +54,15 @@ class SourceRun(_Value):
     created_by: str
 
 
+class Training(_Value):
+    """What a run has logged: the last value of each metric, which may be no finite number."""
+
+    run_id: str
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    ended_at: datetime | None = None
+    is_running: bool = False
+
+
 class ListedVersion(_Value):
     """A model version as a listing shows it; times in UTC."""
 
@@ -94,6 +103,10 @@ class Source(Protocol):
 
     def run(self, workspace: WorkspaceId, run_id: str) -> SourceRun:
         """Refusal if the workspace no longer has it."""
+        ...
+
+    def training(self, workspace: WorkspaceId, run_id: str) -> Training | None:
+        """None if the workspace no longer has the run."""
         ...
 
     def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:

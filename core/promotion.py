@@ -22,6 +22,7 @@ from core.ledger import LIVE, AuditRecord, Hold, Promotion, State, StepRecord
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import Archive, CommandQueue, Ledger, News, Target
+from core.said import QUALITY_DIGEST, said_about
 from core.stages import Deadlines, seconds
 from core.steps import Do, Effect, Look, Seen, Wanted
 
@@ -34,6 +35,8 @@ UNKNOWN_FAULT_LIMIT = 5
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
 PARKED_WAIT = 900.0
 SERVICE = "the service"
+# What is parked until a known time is looked at then; messages must not outlive their time in the queue.
+LONGEST_PARKED_WAIT = 86_400.0
 LONGEST_BACK_OFF = 300.0
 # What somebody asks of one endpoint concerns neither the stage before nor the one behind.
 _OF_ONE_STAGE = frozenset({Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE})
@@ -230,6 +233,7 @@ class Promoter:
             Recipe.model_validate_json(self._ledger.kept("recipe", command.recipe_digest)),
             hold=self._ledger.hold(command.session_id),
             approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
+            said=said_about(self._ledger, command, self._now()),
         )
 
     def _within_deadline(self, command: PromoteModel, outcome: Outcome) -> Outcome:
@@ -237,8 +241,8 @@ class Promoter:
         if not isinstance(outcome, Waiting | Parked):
             return outcome
         phase = _phase(outcome)
-        if phase is Phase.BAKE:
-            return outcome  # it waits for the policy's own bake or soak time, and for nothing else
+        if phase in (Phase.BAKE, Phase.FREEZE):
+            return outcome  # it waits for the policy's own bake or soak time or for the end of a freeze, however long
         since = command.phase_since if command.phase is phase and command.phase_since else self._now()
         limit = _deadline(command.stage.deadlines, phase)
         if (self._now() - since).total_seconds() <= limit:
@@ -268,8 +272,9 @@ class Promoter:
                 self._postpone(successor, wait, State.WAITING, outcome.why, row=row)
             case Parked():
                 successor = self._successor(command, None, outcome.phase)
-                wait = PARKED_WAIT if outcome.retry_after is None else outcome.retry_after
-                wait = min(wait, max(SHORTEST_WAIT, self._left(successor)))
+                wait = _parked_seconds(outcome, self._now())
+                if outcome.phase is not Phase.FREEZE:
+                    wait = min(wait, max(SHORTEST_WAIT, self._left(successor)))
                 self._postpone(successor, wait, State.PARKED, outcome.why, parked=outcome, row=row)
             case Refused():
                 if outcome.reason is Reason.ANALYSIS_FAILED:
@@ -309,6 +314,7 @@ class Promoter:
             "version": command.version,
             "deployment": command.deployment,
             "attempt": command.attempt,
+            QUALITY_DIGEST: command.quality_digest,
         }
         self._ledger.audit(
             AuditRecord(
@@ -483,6 +489,13 @@ def _poll_seconds(waited: timedelta, retry_after: float | None) -> float:
     """
     least = SHORTEST_WAIT if retry_after is None else retry_after
     return max(least, min(waited.total_seconds(), LONGEST_WAIT))
+
+
+def _parked_seconds(outcome: Parked, now: datetime) -> float:
+    """Until the time that is known, and a second more: clocks differ."""
+    if outcome.until is None:
+        return PARKED_WAIT if outcome.retry_after is None else outcome.retry_after
+    return min(max((outcome.until - now).total_seconds(), 0.0) + 1.0, LONGEST_PARKED_WAIT)
 
 
 def _back_off_seconds(times: int, retry_after: float | None) -> float:

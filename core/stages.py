@@ -3,11 +3,14 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from core.durations import Duration as Duration
+from core.durations import seconds as seconds
+from core.freeze import Freezes
+from core.quality import Gates
 from core.schedules import JobSchedule
 
 # Managed online endpoints: 3 to 32 characters, letters, digits and hyphens, starting with a letter
@@ -16,14 +19,7 @@ ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 ENDPOINT_NAME_LIMIT = 32
 _DATASTORE_PATH = re.compile(r"azureml://datastores/[A-Za-z0-9_-]+/paths/[^?#{}]*")
 _OUTPUT_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(csv|jsonl|parquet)")
-_DURATION = re.compile(r"(?P<number>[0-9]{1,9})\s*(?P<unit>s|m|h|d)")
 _LATENCY = re.compile(r"(?P<number>[0-9]{1,6})\s*(?P<unit>ms|s)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _duration(value: str) -> str:
-    seconds(value)
-    return value
 
 
 def _endpoint_template(value: str) -> str:
@@ -55,9 +51,6 @@ def _output_file(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, AfterValidator(_duration)]
-
-
 def _milliseconds(text: str) -> float:
     found = _LATENCY.fullmatch(text)
     if not found:
@@ -68,14 +61,6 @@ def _milliseconds(text: str) -> float:
 def _latency(text: str) -> str:
     _milliseconds(text)
     return text
-
-
-def seconds(duration: str) -> float:
-    """A duration of the policy, such as `60m`, in seconds."""
-    found = _DURATION.fullmatch(duration)
-    if not found:
-        raise ValueError(f"{duration!r} is no duration: write a number and s, m, h or d, such as 60m")
-    return timedelta(**{_UNITS[found["unit"]]: int(found["number"])}).total_seconds()
 
 
 class _Strict(BaseModel):
@@ -165,6 +150,8 @@ class _Stage(_Strict):
     )
     deadlines: Deadlines = Deadlines()
     approval: Approval | None = None
+    gates: Gates | None = Field(None, description="What a version must have shown; those of the rule hold as well.")
+    freeze: Freezes = Field((), description="When nothing is promoted by itself; the target's windows hold as well.")
 
     def endpoint_for(self, model: str) -> str:
         return endpoint_name(self.endpoint, model)

@@ -1,6 +1,6 @@
 """The vocabulary of a delivery: what it has seen of the target, what it can look at next, and what it can do."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final, TypeVar
@@ -24,6 +24,7 @@ from core.ports import (
     TargetAsset,
     TestSummary,
 )
+from core.said import Said
 from core.stages import BatchStage
 
 
@@ -149,6 +150,7 @@ class Wanted:
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
     now: datetime = NEVER
+    said: Said = field(default_factory=Said)
 
     @property
     def batch_stage(self) -> BatchStage:

@@ -91,7 +91,7 @@ def _of_resource_manager(method: str, path: str) -> Permission:
 
 def _of_azure_ml(method: str, path: str) -> Permission | None:
     scope = _found(_WORKSPACE, path)
-    if path.startswith("/history/"):
+    if path.startswith("/history/") or path.endswith("/mlflow/runs/get"):
         return Permission(f"{PROVIDER}/workspaces/experiments/runs/{_VERBS.get(method, 'write')}", scope)
     if path.endswith("/mlflow/model-versions/set-tag"):
         return Permission(f"{PROVIDER}/workspaces/models/write", scope)

@@ -24,7 +24,7 @@ from core.ledger import (
     State,
     StepRecord,
 )
-from core.orders import Orders, row_of
+from core.orders import Orders, check_override, row_of
 from core.ports import Archive
 from functions.http import Body, Problem
 from functions.routes import Nothing, Page, Request, Routes
@@ -78,21 +78,27 @@ class HistoryWanted(Page):
     at: AwareDatetime | None = None
 
 
-class NewPromotion(Body):
+class Why(Body):
+    """Why somebody asks."""
+
+    reason: str = Field("", max_length=REASON_LIMIT)
+
+
+class _MayOverride(Why):
+    """An order that can go on although the endpoint is on hold or its target frozen; then it says why."""
+
+    overrides_hold: bool = Field(
+        False, description="Goes on in spite of a hold or a freeze; needs a reason and the role Promotion.Operator."
+    )
+
+
+class NewPromotion(_MayOverride):
     """A registered model version that somebody wants promoted; `rule` is the one that is expected to decide."""
 
     source: str
     model: str
     version: str
     rule: str | None = None
-    reason: str = Field("", max_length=REASON_LIMIT)
-    overrides_hold: bool = False
-
-
-class Why(Body):
-    """Why somebody asks."""
-
-    reason: str = Field("", max_length=REASON_LIMIT)
 
 
 class HoldReason(Body):
@@ -109,12 +115,11 @@ class Shown(Body):
     comment: str = Field("", max_length=REASON_LIMIT)
 
 
-class Redeployment(Why):
+class Redeployment(_MayOverride):
     """Where to and how a past promotion is deployed again."""
 
     target: str | None = None
     fresh: bool = False
-    overrides_hold: bool = False
 
 
 class RollBack(Why):
@@ -251,6 +256,7 @@ def _promotion_orders(api: Routes, intake: Callable[[], Intake], orders: Callabl
     @api.post("promotions", "Promote a registered model version.", takes=NewPromotion, answers=PromotionRow)
     def promote(req: Request[NewPromotion]) -> Promotion:
         asked = req.given
+        check_override(req.caller, asked.overrides_hold, asked.reason)
         order = Order(
             id=req.order_id,
             verb=Verb.PROMOTE,

@@ -10,6 +10,7 @@ from azure.core.rest import HttpRequest
 from core.adapters.arm import ML_SCOPE, Arm, http_client
 from core.adapters.azure_ml_bodies import each_page
 from core.adapters.faults import translate, translated
+from core.adapters.mlflow_tracking import SERVICE as MLFLOW
 from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 from core.ports import ListedVersion
@@ -49,7 +50,7 @@ class AzureMLListings:
         """
         host = f"https://{self._arm(workspace).location}.api.azureml.ms"
         body = {"name": name, "version": version, "key": key, "value": value}
-        url = f"{host}/mlflow/v1.0{workspace.arm_id}/api/2.0/mlflow/model-versions/set-tag"
+        url = f"{host}/{MLFLOW}{workspace.arm_id}/api/2.0/mlflow/model-versions/set-tag"
         doing = f"tagging {name}:{version} in workspace {workspace.workspace}"
         with http_client(host, self._credential, ML_SCOPE) as client, translated(doing):
             response = client.send_request(HttpRequest("POST", url, json=body))

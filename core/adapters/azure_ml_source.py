@@ -9,7 +9,7 @@ from typing import Any
 
 from azure.core.credentials import TokenCredential
 
-from core.adapters import run_history
+from core.adapters import mlflow_tracking, run_history
 from core.adapters.arm import Arm
 from core.adapters.azure_ml_bodies import flavors_as_texts
 from core.adapters.blobs import Blobs
@@ -18,7 +18,7 @@ from core.errors import Reason, Refusal
 from core.events import WorkspaceId, is_asset_name, is_run_id
 from core.origin import Run
 from core.packaging import Manifest
-from core.ports import SourceModel, SourceRun
+from core.ports import SourceModel, SourceRun, Training
 
 # A step in a pipeline in a pipeline has three above it; nothing has this many.
 DEPTH_LIMIT = 10
@@ -105,6 +105,9 @@ class AzureMLSource:
             ended_at=_time(history["endTimeUtc"]) if history.get("endTimeUtc") else None,
             created_by=_creator(job, history),
         )
+
+    def training(self, workspace: WorkspaceId, run_id: str) -> Training | None:
+        return mlflow_tracking.training(self._credential, self._arm(workspace), workspace, run_id)
 
     def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
         found = run_history.children(self._credential, self._arm(workspace), workspace, run_id)

@@ -60,8 +60,15 @@ def failed_children(credential: TokenCredential, arm: Arm, workspace: WorkspaceI
 
 
 def _get(credential: TokenCredential, arm: Arm, workspace: WorkspaceId, path: str, doing: str) -> Mapping[str, Any]:
+    return read(credential, arm, workspace, "history/v1.0", path, doing)
+
+
+def read(
+    credential: TokenCredential, arm: Arm, workspace: WorkspaceId, service: str, path: str, doing: str
+) -> Mapping[str, Any]:
+    """What a service of the workspace's region, such as `history/v1.0`, answers; empty for what it does not know."""
     host = f"https://{arm.location}.api.azureml.ms"
-    request = HttpRequest("GET", f"{host}/history/v1.0{workspace.arm_id}/{path}")
+    request = HttpRequest("GET", f"{host}/{service}{workspace.arm_id}/{path}")
     with http_client(host, credential, ML_SCOPE) as client, translated(doing):
         response = client.send_request(request)
         body: Mapping[str, Any] = response.json() if response.status_code == 200 else {}

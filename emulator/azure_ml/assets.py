@@ -95,7 +95,7 @@ class Assets:
 
     def add_registry_routes(self, routes: Routes) -> None:
         """The part of MLflow's registry API, below a workspace, that names models as Resource Manager does."""
-        registry = f"/mlflow/v1.0{WORKSPACE}/api/2.0/mlflow"
+        registry = f"/mlflow/v2.0{WORKSPACE}/api/2.0/mlflow"
         routes.add("POST", f"{registry}/model-versions/set-tag", self._set_model_tag)
 
     @staticmethod

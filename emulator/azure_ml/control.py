@@ -19,7 +19,7 @@ from emulator.topology import DATA_SCIENTIST, PROMOTION_SERVICE, Identity
 
 JOB_FIELDS = {
     "name", "jobType", "runType", "experiment", "displayName", "status", "parent", "tags", "properties", "details",
-    "files", "outputs", "createdBy",
+    "files", "outputs", "metrics", "createdBy",
 }  # fmt: skip
 
 Respond = Callable[[web.Request], Awaitable[web.Response]]
@@ -129,6 +129,7 @@ class AzureMLControl:
             tags=body.get("tags") or {},
             properties=body.get("properties") or {},
             details=body.get("details") or {},
+            metrics=_metrics(body),
         )
         await self._upload(workspace.location(ARTIFACTSTORE, workspace.job_artifacts(job.name, "")), body.get("files"))
         for name, output in (body.get("outputs") or {}).items():
@@ -142,10 +143,11 @@ class AzureMLControl:
 
     async def _finish_job(self, request: web.Request) -> web.Response:
         workspace = self._workspace(request)
-        body = await _body(request, {"status", "tags", "properties"})
+        body = await _body(request, {"status", "tags", "properties", "metrics"})
         job = self._jobs.find(workspace, request.match_info["name"])
         job.tags |= body.get("tags") or {}
         job.properties |= body.get("properties") or {}
+        job.metrics |= _metrics(body)
         await self._jobs.finish(workspace, job, body.get("status", "Completed"))
         return web.json_response(_job_as_json(job))
 
@@ -234,6 +236,14 @@ async def _body(request: web.Request, known: set[str] | None = None) -> dict[Any
     if known is not None and (unknown := sorted(set(body) - known)):
         raise bad_request(f"Unknown field {unknown[0]}: known are {', '.join(sorted(known))}.")
     return body
+
+
+def _metrics(body: dict[Any, Any]) -> dict[str, float]:
+    """Numbers, or what JSON has no number for as a text: NaN, Infinity."""
+    try:
+        return {str(name): float(value) for name, value in (body.get("metrics") or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise bad_request(f"metrics must be numbers by name: {error}") from None
 
 
 def _content(content: Any) -> bytes:

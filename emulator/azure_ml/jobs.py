@@ -65,6 +65,7 @@ class Job:
     archived: bool = False
     error: str | None = None
     logs: dict[str, Location] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Jobs:
@@ -259,15 +260,18 @@ class Jobs:
         job = self.find(workspace, str((await call.body()).get("runId")))
         return web.json_response({"runMetadata": self._run(workspace, job)})
 
+    @staticmethod
+    def experiment_id(workspace: Workspace, job: Job) -> str:
+        return str(uuid.uuid5(NAMESPACE, f"{workspace.spec.arm_id}/experiments/{job.experiment}".lower()))
+
     def _run(self, workspace: Workspace, job: Job) -> dict[str, Any]:
         created = iso(job.system_data.created_at)
-        experiment = uuid.uuid5(NAMESPACE, f"{workspace.spec.arm_id}/experiments/{job.experiment}".lower())
         return {
             "runId": job.name,
             "runUuid": str(uuid.uuid5(NAMESPACE, f"{workspace.spec.arm_id}/runs/{job.name}".lower())),
             "rootRunId": self._root(workspace, job).name,
             "parentRunId": job.parent,
-            "experimentId": str(experiment),
+            "experimentId": self.experiment_id(workspace, job),
             "experimentName": job.experiment,
             "displayName": job.display_name or job.name,
             "status": job.status,

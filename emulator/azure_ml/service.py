@@ -14,6 +14,7 @@ from emulator.azure_ml.control import AzureMLControl
 from emulator.azure_ml.deployer import Deployer
 from emulator.azure_ml.events import Events, Publish
 from emulator.azure_ml.jobs import Jobs
+from emulator.azure_ml.mlflow_tracking import MlflowTracking
 from emulator.azure_ml.online_endpoints import OnlineEndpoints
 from emulator.azure_ml.operations import Operations
 from emulator.azure_ml.permissions import Permissions
@@ -129,6 +130,7 @@ class AzureML:
         self._data_plane = Routes()
         jobs.add_history_routes(self._data_plane)
         assets.add_registry_routes(self._data_plane)
+        MlflowTracking(self._workspaces, jobs).add_data_plane_routes(self._data_plane)
 
     async def start(self) -> None:
         """Begin to serve. The serving image warms up in the background."""

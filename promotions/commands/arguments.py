@@ -28,7 +28,10 @@ Reason = Annotated[str, typer.Option("--reason", help="Why. It stands in the aud
 NeededReason = Annotated[str, typer.Option("--reason", help="Why (needed). It stands in the audit record.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="How many at the most.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-OverridesHold = Annotated[bool, typer.Option("--overrides-hold", help="Go on although the endpoint is on hold.")]
+OverridesHold = Annotated[
+    bool,
+    typer.Option("--overrides-hold", help="Go on in spite of a hold or a freeze; needs --reason and the role for it."),
+]
 Watch = Annotated[
     bool,
     typer.Option("--watch", "-w", help="Show each step as it happens, until it ends or waits for a person."),

@@ -8,7 +8,7 @@ from core.adapters.service_bus import ServiceBusCommandQueue
 from core.ledger import State
 from core.promotion import Promoter
 from core.settings import ServiceBusConnection
-from tests.functions.api import ADA, BOB, PLACE, Api
+from tests.functions.api import ADA, BOB, PLACE, Api, signed_in
 from tests.unit.builders import a_stage
 
 # ------------------------------------------------------------------------------------------------------ orders and states
@@ -63,11 +63,33 @@ def test_a_retry_repeats_what_was_asked_for(api: Api) -> None:
 def test_a_fresh_redeployment_has_a_deployment_of_its_own(api: Api) -> None:
     row = api.promotion(State.SUCCEEDED)
     before = api.command(row).deployment
-    api.post(f"promotions/{row.id}/redeploy", {"fresh": True, "overrides_hold": True})
+    given = {"fresh": True, "overrides_hold": True, "reason": "it must go out"}
+    assert api.post(f"promotions/{row.id}/redeploy", given, **signed_in("Eve", "Promotion.Operator")).status == 202
     command = api.command(row)
     assert command.deployment != before
     assert command.order is not None
     assert command.order.overrides_hold
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason", "status", "says"),
+    [
+        ({}, "urgent", 403, "does not have the role Promotion.Operator"),
+        (ADA, "urgent", 403, "Ada does not have the role Promotion.Operator"),
+        (signed_in("Eve", "Promotion.Operator"), " ", 400, "needs a reason"),
+    ],
+)
+def test_a_hold_is_overridden_by_who_may_and_says_why(
+    api: Api, headers: dict[str, str], reason: str, status: int, says: str
+) -> None:
+    row = api.promotion(State.SUCCEEDED)
+    given = {"overrides_hold": True, "reason": reason}
+    new = given | {"source": "dev", "model": row.model, "version": row.version}
+    for path, body in ((f"promotions/{row.id}/redeploy", given), ("promotions", new)):
+        answer = api.post(path, body, **headers)
+        assert (answer.status, says in answer["detail"]) == (status, True), answer
+    assert api.now(row.id).attempt == 1
+    assert api.actions(row) == []
 
 
 def test_a_redeployment_elsewhere_is_a_promotion_of_its_own(api: Api) -> None:

@@ -16,12 +16,14 @@ from core.adapters import ledger_storage
 from core.commands import MESSAGE_LIMIT, EndpointCommand, Order, PromoteModel, Verb, decode
 from core.errors import Reason
 from core.explain import Explanation
+from core.freeze import Freeze
 from core.ledger import AuditRecord, EventOutcome, EventRecord, Promotion, State, StepRecord
 from core.origin import OVERRIDE_TAG
 from core.plan import Plan, What
-from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWorkspace
+from core.policy import EnvironmentFile, Match, Policy, Rule, Scoring, SourceWorkspace, TargetWorkspace
 from core.policy_check import LOOKED_AT, MISTAKES, Checked
 from core.policy_file import VALUE_LIMIT, parse
+from core.quality import Gates, MetricGate
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
 from core.stages import Analysis, BatchStage, RealtimeStage, Rollout
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT
@@ -214,6 +216,8 @@ class Common(BaseModel):
     adopt: bool
     preflight: bool
     approval: str
+    gates: str
+    freeze: str
     deadlines: str
 
 
@@ -226,6 +230,10 @@ class Triggers(CronTrigger, RecurrenceTrigger):
     [
         ("The file", Policy, ""),
         ("A source", SourceWorkspace, ""),
+        ("A target", TargetWorkspace, ""),
+        ("Gates", Gates, ""),
+        ("A metric", MetricGate, ""),
+        ("A freeze window", Freeze, ""),
         ("A rule", Rule, ""),
         ("A rule", Match, "match."),
         ("A scoring script", Scoring, ""),
@@ -242,7 +250,7 @@ class Triggers(CronTrigger, RecurrenceTrigger):
 def test_every_field_of_the_policy_is_described(heading: str, model: type[BaseModel], prefix: str) -> None:
     described = {name for row in rows(section("policy.md", heading)) for name in re.findall(r"`([a-z_.]+)`", row[0])}
     nested = set() if prefix else {"match", "environment", "trigger"}
-    nested |= set() if model is Common else {*Common.model_fields}
+    nested |= {*Common.model_fields} if issubclass(model, RealtimeStage | BatchStage) else set()
     fields = {f"{prefix}{name}" for name in model.model_fields if name not in nested}
     assert {name for name in described if ("." in name) == bool(prefix)} == fields
 
@@ -258,6 +266,15 @@ def test_defaults_of_a_stage_are_as_described(name: str) -> None:
 def test_the_example_of_a_policy_is_one() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", document("policy.md"), re.DOTALL)
     assert [rule.name for rule in parse(example.encode()).policy.rules] == ["tagged-for-prod"]
+
+
+def test_the_example_of_gates_and_freezes_is_a_policy() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (CONTRACTS.parent / "gates.md").read_text(), re.DOTALL)
+    policy = parse(POLICY.partition(b"targets:")[0] + example.encode()).policy
+    (rule,) = policy.rules
+    assert rule.gates is not None
+    assert (rule.gates.maximum_age, rule.stages[1].gates is not None) == ("30d", True)
+    assert [freeze.start for freeze in policy.targets["prod"].freeze] == ["friday 16:00", "2026-12-18"]
 
 
 def test_the_example_of_a_command_is_one() -> None:

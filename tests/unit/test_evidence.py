@@ -12,7 +12,7 @@ from core.events import WorkspaceId
 from core.evidence import TELLING_LIMIT, gather
 from core.origin import Run
 from core.packaging import File, Manifest
-from core.ports import SourceModel, SourceRun
+from core.ports import SourceModel, SourceRun, Training
 from tests.unit.builders import DEV
 
 
@@ -27,6 +27,9 @@ class Workspace:
         raise NotImplementedError
 
     def run(self, workspace: WorkspaceId, run_id: str) -> SourceRun:
+        raise NotImplementedError
+
+    def training(self, workspace: WorkspaceId, run_id: str) -> Training | None:
         raise NotImplementedError
 
     def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:

@@ -78,6 +78,8 @@ def test_defaults_are_those_of_the_reference() -> None:
         "preflight": True,
         "deadlines": {"artifacts": "6h", "deploy": "60m", "smoke": "10m", "test": "2h", "park": "7d", "approval": "7d"},
         "approval": None,
+        "gates": None,
+        "freeze": (),
     }
 
 

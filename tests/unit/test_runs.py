@@ -16,7 +16,7 @@ from core.ledger import AuditRecord, EventRecord, Memo, Promotion
 from core.origin import Run
 from core.packaging import File, Manifest
 from core.policy_file import PolicyInvalid, parse
-from core.ports import SourceModel, SourceRun
+from core.ports import SourceModel, SourceRun, Training
 from tests.unit.builders import DEV, NOON, PROD
 
 PREFIX = "Microsoft.MachineLearningServices."
@@ -360,6 +360,9 @@ class World:
             return (own.run,)
         below = [step for steps in self.children.values() for step in steps if step.id == run_id]
         return (*below, *(self.runs_[step.parent].run for step in below if step.parent))
+
+    def training(self, workspace: WorkspaceId, run_id: str) -> Training | None:
+        return None
 
     def steps(self, workspace: WorkspaceId, run_id: str) -> tuple[Run, ...]:
         return self.children.get(run_id, ())

@@ -261,7 +261,7 @@ def test_a_tag_is_set_as_the_client_of_mlflow_sets_it(azure: LocalAzure) -> None
     put("tagged-by-mlflow", 1)
     token = ManagedIdentityCredential().get_token(ML_SCOPE).token
     region = Arm(ManagedIdentityCredential(), DEV).location
-    uri = f"https://{region}.api.azureml.ms/mlflow/v1.0{DEV.arm_id}"
+    uri = f"https://{region}.api.azureml.ms/mlflow/v2.0{DEV.arm_id}"
     credentials: Any = MlflowHostCreds(uri, token=token)  # type: ignore[no-untyped-call]
     store = RestStore(lambda: credentials)  # type: ignore[no-untyped-call]
     tag: Any = ModelVersionTag("promote-to", "prod")  # type: ignore[no-untyped-call] # MLflow leaves it bare
