@@ -41,38 +41,12 @@ WITHOUT_RESERVATION = frozenset(
 ASSET_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,254}")
 # Resources that have a host name cannot have these (Resource Manager, "reserved resource name errors").
 RESERVED_NAMES = frozenset(
-    [
-        "access",
-        "azure",
-        "bing",
-        "bizspark",
-        "biztalk",
-        "cortana",
-        "directx",
-        "dotnet",
-        "dynamics",
-        "excel",
-        "exchange",
-        "forefront",
-        "groove",
-        "hololens",
-        "hyperv",
-        "kinect",
-        "lync",
-        "msdn",
-        "o365",
-        "office",
-        "office365",
-        "onedrive",
-        "onenote",
-        "outlook",
-        "powerpoint",
-        "sharepoint",
-        "skype",
-        "visio",
-        "visualstudio",
-    ]
-)
+    {
+        "access", "azure", "bing", "bizspark", "biztalk", "cortana", "directx", "dotnet", "dynamics", "excel",
+        "exchange", "forefront", "groove", "hololens", "hyperv", "kinect", "lync", "msdn", "o365", "office",
+        "office365", "onedrive", "onenote", "outlook", "powerpoint", "sharepoint", "skype", "visio", "visualstudio",
+    }
+)  # fmt: skip
 RESERVED_ANYWHERE = ("microsoft", "windows")
 RESERVED_AT_THE_START = ("login", "xbox")
 # Batch endpoints run on compute clusters and on Kubernetes; a compute instance is for one person.
