@@ -107,12 +107,14 @@ def test_a_redeployment_elsewhere_is_a_promotion_of_its_own(api: Api) -> None:
     assert api.post(f"promotions/{api.promotion(State.WAITING).id}/redeploy", {"target": "test"}).status == 409
 
 
-def test_a_redeployment_elsewhere_asks_for_the_approval_that_is_asked_for_there(api: Api) -> None:
+def test_a_redeployment_elsewhere_meets_the_approval_gates_and_freezes_of_there(api: Api) -> None:
     row = api.promotion(State.SUCCEEDED, rule="guarded", stages=(a_stage(target="test"),))
     there = api.now(api.post(f"promotions/{row.id}/redeploy", {"target": "prod"}, **ADA)["id"])
-    approval = api.command(there).stage.approval
-    assert approval is not None
-    assert approval.role == "Risk.Approver"
+    stage = api.command(there).stage
+    assert stage.approval is not None
+    assert stage.gates is not None
+    assert (stage.approval.role, stage.gates.maximum_age) == ("Risk.Approver", "5d")
+    assert [freeze.start for freeze in stage.freeze] == ["2020-12-18"]
 
 
 def test_a_cancellation_and_a_wake_up_are_words_in_the_session(api: Api) -> None:

@@ -9,11 +9,13 @@ from core.commands import Order, Phase, PromoteModel, Verb
 from core.errors import Reason
 from core.ledger import LIVE, AuditRecord
 from core.outcomes import Done, Outcome, Parked, Refused
+from core.plan import WAIT
 from core.ports import Ledger
 from core.quality import Live, Quality
 from core.said import QUALITY_DIGEST, Said, said_about
 from core.steps import Wanted
 from tests.unit.builders import NOON, a_command, a_manifest, a_recipe, a_stage, an_endpoint
+from tests.unit.test_plan import planned
 from tests.unit.test_quality import a_quality
 from tests.unit.world import World, end
 
@@ -217,3 +219,19 @@ def test_without_gates_the_ledger_is_not_asked() -> None:
         ("audit",),
         0,
     )
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def test_a_plan_tells_what_a_freeze_keeps_and_what_follows() -> None:
+    found = planned(World(), Wanted(a_command(), a_manifest(), a_recipe(), said=FROZEN))
+    assert (found.outcome, found.reason, found.steps[0].step) == ("parked", Reason.FROZEN, WAIT)
+    assert found.then is not None
+    assert found.then.outcome == "done"
+
+
+def test_a_plan_refuses_what_does_not_pass() -> None:
+    said = Said(a_quality({"auc": 0.9}), a_live(0.95))
+    found = planned(World(), Wanted(GATED, a_manifest(), a_recipe(), said=said))
+    assert (found.outcome, found.reason, found.steps) == ("refused", Reason.GATE_FAILED, ())
