@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
@@ -26,8 +27,20 @@ from core.ports import (
 )
 from core.preflight import missed, told
 from core.realtime import UNVERIFIED
-from core.stages import BatchStage, RealtimeStage
+from core.stages import BatchStage, RealtimeStage, Verification
 from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Wanted, changed, known
+from core.verification import (
+    FILE_LIMIT,
+    MOST_REQUESTS,
+    MOST_SECONDS,
+    Answered,
+    Case,
+    UnreadableCases,
+    Verdict,
+    inline,
+    judged,
+)
+from core.verification import cases as parsed
 
 LOG_TAIL = 4000
 # In the default datastore of the target: what the jobs of a promotion read and write.
@@ -255,6 +268,8 @@ def _keep_log(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performe
 def _verified_with(wanted: Wanted, seen: Seen) -> str:
     if isinstance(wanted.command.stage, BatchStage):
         return f"test job on {batch.data_to_test_with(wanted)}"
+    if isinstance(seen.verdict, Verdict):
+        return f"verification: {seen.verdict.summary}"
     has_answered = isinstance(seen.smoke, ScoringAnswer) and seen.smoke.status == 200
     return (wanted.recipe.sample_source if has_answered else None) or UNVERIFIED
 
@@ -274,6 +289,68 @@ def _smoke(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
     answer = target.online.score(known(seen.endpoint), name, wanted.recipe.sample_request)
     text = answer.text[:200]
     return Performed(replace(seen, smoke=answer), f"{answer.status} in {answer.seconds:.2f} s: {text}")
+
+
+def _verify(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
+    """Ask the deployment everything that the policy wants asked, as far as the time of a delivery allows."""
+    stage, endpoint = wanted.command.stage, known(seen.endpoint)
+    wanted_of = stage.verification if isinstance(stage, RealtimeStage) and stage.verification else Verification()
+    golden = wanted_of.golden
+    live = endpoint.tags.get(tags.STABLE) if golden is not None and golden.compare_with == "live" else None
+    if golden is not None and golden.compare_with == "live" and live in (None, name):
+        wanted_of = wanted_of.model_copy(update={"golden": None})  # the first on its endpoint: nothing to compare with
+    try:
+        cases = _cases(target, wanted, wanted_of)
+    except UnreadableCases as unreadable:
+        verdict = Verdict("nothing was asked", doubt=f"{wanted_of.file} {unreadable}")
+        return Performed(replace(seen, verdict=verdict), verdict.doubt or "")
+    answers: list[Answered] = []
+    ends = time.monotonic() + MOST_SECONDS
+    for case in cases:
+        if answers and time.monotonic() > ends:
+            break
+        answers.append(_answered(target, endpoint, name, case, wanted_of, live))
+    verdict = judged(wanted_of, answers, len(cases))
+    return Performed(
+        replace(seen, verdict=verdict), "; ".join(filter(None, (verdict.summary, verdict.failed, verdict.doubt)))
+    )
+
+
+def _cases(target: Target, wanted: Wanted, verification: Verification) -> tuple[Case, ...]:
+    found = inline(verification)
+    if verification.file is not None:
+        path = verification.file.replace("{model}", wanted.command.model)
+        content = target.read_text(path, FILE_LIMIT)
+        if content is None:
+            raise UnreadableCases("is not in the target's default datastore")
+        found += parsed(content.decode(errors="replace"))
+    if not found and verification.file is None and wanted.recipe.sample_request is not None:
+        found = (Case(wanted.recipe.sample_request),)
+    return found[:MOST_REQUESTS]
+
+
+def _answered(
+    target: Target, endpoint: Endpoint, name: str, case: Case, verification: Verification, live: str | None
+) -> Answered:
+    answer = target.online.score(endpoint, name, case.request)
+    if answer.status != 200:
+        return Answered(answer.seconds, problem=f"{answer.status or 'no answer'}: {answer.text[:150]}")
+    try:
+        found = json.loads(answer.text)
+    except (ValueError, RecursionError):
+        return Answered(answer.seconds, problem=f"no JSON, or too much of it: {answer.text[:150]}")
+    schema = verification.answer_schema
+    if schema is not None and (violation := target.violation(schema, found)):
+        return Answered(answer.seconds, found, problem=violation)
+    if live is None:
+        return Answered(answer.seconds, found, reference=case.expected, has_reference=case.is_recorded)
+    reference = target.online.score(endpoint, live, case.request)
+    try:
+        return Answered(
+            answer.seconds, found, reference=json.loads(reference.text), has_reference=reference.status == 200
+        )
+    except (ValueError, RecursionError):
+        return Answered(answer.seconds, found)
 
 
 def _start_test_job(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
@@ -367,6 +444,7 @@ _EFFECTS: Mapping[Effect, _Perform] = {
     Effect.CREATE_DEPLOYMENT: _create_deployment,
     Effect.DELETE_FAILED_DEPLOYMENT: _delete_deployment,
     Effect.SMOKE: _smoke,
+    Effect.VERIFY: _verify,
     Effect.START_TEST_JOB: _start_test_job,
     Effect.KEEP_LOG: _keep_log,
     Effect.WRITE_SCHEDULE: _write_schedule,

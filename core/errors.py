@@ -39,6 +39,8 @@ class Reason(StrEnum):
     DEPLOYMENT_NAME_TAKEN = "deployment_name_taken"
     DEPLOYMENT_FAILED = "deployment_failed"
     SMOKE_FAILED = "smoke_failed"
+    VERIFICATION_FAILED = "verification_failed"
+    VERIFICATION_INCONCLUSIVE = "verification_inconclusive"
     ANALYSIS_FAILED = "analysis_failed"
     ANALYSIS_INCONCLUSIVE = "analysis_inconclusive"
     TRAFFIC_CHANGED = "traffic_changed"

@@ -476,6 +476,10 @@ class Target(Protocol):
         """A small file in the default datastore; None if there is none. Raises Refusal for one that is larger."""
         ...
 
+    def violation(self, schema: Mapping[str, Any], answer: Any) -> str | None:
+        """Where an answer does not satisfy a JSON Schema; None if it does. Raises Refusal for what is no schema."""
+        ...
+
     def default_path(self, path: str) -> str:
         """A path in the default datastore, as `azureml://` URI."""
         ...

@@ -8,8 +8,10 @@ from core.commands import Phase
 from core.errors import Reason
 from core.outcomes import Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint
-from core.steps import UNSEEN, Do, Effect, Seen, Step, Wanted
+from core.stages import RealtimeStage
+from core.steps import UNSEEN, Do, Effect, Seen, Step, Unseen, Wanted
 
+DOUBT_SECONDS = 60.0
 UNVERIFIED = "nothing: the model has no input example, only that it starts is known"
 # A fresh deployment may answer with these for a moment; they say nothing about the model.
 # (404: its route is not known yet; 408, 429: too slow or too much at the start; 502, 503, 504: not reached yet.)
@@ -17,6 +19,35 @@ PASSING_STATUSES = frozenset({404, 408, 429, 502, 503, 504})
 
 
 def verify(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
+    """None when the deployment has shown what it must before it gets traffic."""
+    return _smoke(wanted, seen, ours) or _verdict(wanted, seen, ours)
+
+
+def _verdict(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
+    """None when it has answered the requests of the policy as it should."""
+    stage = wanted.command.stage
+    if not isinstance(stage, RealtimeStage) or stage.verification is None:
+        return None
+    if isinstance(seen.verdict, Unseen):
+        return Do(Effect.VERIFY, ours.name)
+    if seen.verdict.failed is not None:
+        return Refused(
+            Reason.VERIFICATION_FAILED,
+            f"deployment {ours.name} was not verified: {seen.verdict.failed}",
+            remedy="It has no traffic. Correct the model and register it again; or correct `verification` in the policy.",
+        )
+    if seen.verdict.doubt is not None:
+        return Parked(
+            Reason.VERIFICATION_INCONCLUSIVE,
+            f"nobody can tell whether deployment {ours.name} answers as it should: {seen.verdict.doubt}",
+            remedy="Provide what is missing, and it goes on by itself; or cancel it, correct `verification` in the policy "
+            "and promote it again.",
+            retry_after=DOUBT_SECONDS,
+        )
+    return None
+
+
+def _smoke(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
     """None when the deployment has answered, or when there is nothing to ask it with."""
     if wanted.recipe.sample_request is None:
         return None

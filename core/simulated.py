@@ -21,6 +21,7 @@ from core.ports import (
     TargetAsset,
 )
 from core.steps import Do, Effect, Seen, Unseen, Wanted, known
+from core.verification import Verdict
 
 NEW = "(new)"
 _WELL = Provisioning.SUCCEEDED
@@ -161,6 +162,7 @@ SIMULATED: Mapping[Effect, Callable[[Wanted, Seen, Do], Seen]] = {
     Effect.CREATE_DEPLOYMENT: _created_deployment,
     Effect.DELETE_FAILED_DEPLOYMENT: _deleted_failed_deployment,
     Effect.SMOKE: lambda _, seen, __: replace(seen, smoke=ScoringAnswer(status=200, text="[]", seconds=0.0)),
+    Effect.VERIFY: lambda _, seen, __: replace(seen, verdict=Verdict("all requests answered")),
     Effect.START_TEST_JOB: _tested,
     Effect.SHIFT_TRAFFIC: _shifted,
     Effect.TAKE_TRAFFIC_BACK: _taken_back,

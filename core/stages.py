@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.durations import Duration as Duration
 from core.durations import seconds as seconds
@@ -92,7 +92,7 @@ def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Latency(_Strict):
-    """A limit for the endpoint's own metric `RequestLatency_P50`, `_P90`, `_P95` or `_P99`."""
+    """A limit for a percentile of latencies: of the verification's requests, or of the endpoint's own metric."""
 
     percentile: Literal[50, 90, 95, 99] = 95
     below: Annotated[str, AfterValidator(_latency)] = Field(description="Such as 250ms or 2s.")
@@ -100,6 +100,45 @@ class Latency(_Strict):
     @property
     def milliseconds(self) -> float:
         return _milliseconds(self.below)
+
+
+class RecordedRequest(_Strict):
+    """A request that a new deployment must answer, with the answer that was recorded for it if there is one."""
+
+    request: Any
+    expected: Any = None
+
+
+class Golden(_Strict):
+    """What answers are held against."""
+
+    compare_with: Literal["expected", "live"] = Field(
+        "expected", description="`expected` beside each request, or the answers of the version that is live."
+    )
+    tolerance: float = Field(1e-6, ge=0, description="Of numbers, absolute or relative; everything else must be equal.")
+    allowed_differences: int = Field(0, ge=0, strict=True, description="Requests whose answers may differ.")
+
+
+class Verification(_Strict):
+    """What a new deployment must show before it gets traffic. Without requests, the model's own sample is asked with."""
+
+    requests: tuple[RecordedRequest, ...] = Field((), max_length=100)
+    file: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9{][A-Za-z0-9._/{}-]*\.jsonl$",
+        description="JSON lines in the target's default datastore, each with `request` and perhaps `expected`; "
+        "{model} stands for the model's name. The first hundred count.",
+    )
+    answer_schema: Mapping[str, Any] | None = Field(None, description="A JSON Schema that each answer must satisfy.")
+    latency: Latency | None = None
+    golden: Golden | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _stays_below_its_datastore(cls, value: str | None) -> str | None:
+        if value is not None and (".." in value or value.replace("{model}", "").count("{")):
+            raise ValueError(f"{value!r} is no path in a datastore: write verification/{{model}}.jsonl")
+        return value
 
 
 class Analysis(_Strict):
@@ -166,6 +205,7 @@ class RealtimeStage(_Stage):
     auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
     request_settings: RequestSettings | None = None
     environment_variables: Mapping[str, str] = Field(default_factory=dict)
+    verification: Verification | None = Field(None, description="What it must show before it gets traffic.")
     rollout: Rollout = Rollout()
 
 

@@ -26,6 +26,7 @@ from core.ports import (
 )
 from core.said import Said
 from core.stages import BatchStage
+from core.verification import Verdict
 
 
 class Unseen(Enum):
@@ -64,6 +65,7 @@ class Seen:
     environment: TargetAsset | Unseen | None = UNSEEN
     component: TargetAsset | Unseen | None = UNSEEN
     smoke: ScoringAnswer | Unseen = UNSEEN
+    verdict: Verdict | Unseen = UNSEEN
     test_job: Job | Unseen | None = UNSEEN
     summary: TestSummary | Unseen | None = UNSEEN
     schedule: Schedule | Unseen | None = UNSEEN
@@ -111,6 +113,7 @@ class Effect(Enum):
     CREATE_DEPLOYMENT = "create deployment"
     DELETE_FAILED_DEPLOYMENT = "delete failed deployment"
     SMOKE = "smoke request"
+    VERIFY = "verification requests"
     START_TEST_JOB = "start test job"
     SHIFT_TRAFFIC = "move traffic"
     TAKE_TRAFFIC_BACK = "take traffic back"

@@ -16,7 +16,7 @@ from core.errors import Refusal, Transient
 from core.ports import Deployment, DeploymentSpec, Endpoint, Metrics, ScoringAnswer
 
 LOG_LINES = 200
-ANSWER_LIMIT = 2000
+ANSWER_LIMIT = 200_000
 _READ_ONLY = frozenset({"provisioningState", "scoringUri", "swaggerUri"})
 
 

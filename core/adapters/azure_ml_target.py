@@ -19,6 +19,7 @@ from core.adapters.blobs import Blobs
 from core.adapters.datastores import BlobPath, datastore_container
 from core.commands import Operation
 from core.environments import Environment
+from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 from core.packaging import Code, Manifest
 from core.ports import CopyState, TargetAsset
@@ -59,6 +60,20 @@ class AzureMLTarget:
     def read_text(self, path: str, limit: int) -> bytes | None:
         _, account_url, container = self._datastore()
         return self._blobs.read_text(account_url, container, path, limit)
+
+    def violation(self, schema: Mapping[str, Any], answer: Any) -> str | None:
+        from jsonschema import Draft202012Validator, SchemaError
+
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise Refusal(
+                Reason.POLICY_INVALID,
+                f"answer_schema is no JSON Schema: {error.message}",
+                remedy="Correct `verification.answer_schema` in the policy, then ask again.",
+            ) from error
+        found = next(iter(Draft202012Validator(schema).iter_errors(answer)), None)
+        return f"{found.json_path.replace('$', 'answer', 1)}: {found.message[:200]}" if found else None
 
     def operation_error(self, operation: Operation) -> str | None:
         error = self._arm.operation(operation).get("error")

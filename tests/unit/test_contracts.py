@@ -25,7 +25,7 @@ from core.policy_check import LOOKED_AT, MISTAKES, Checked
 from core.policy_file import VALUE_LIMIT, parse
 from core.quality import Gates, MetricGate
 from core.schedules import CronTrigger, JobSchedule, RecurrenceTrigger
-from core.stages import Analysis, BatchStage, RealtimeStage, Rollout
+from core.stages import Analysis, BatchStage, RealtimeStage, Rollout, Verification
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT
 from tests.unit.builders import NOON, POLICY, PROD, a_batch_command, a_batch_stage, a_command
 
@@ -240,6 +240,7 @@ class Triggers(CronTrigger, RecurrenceTrigger):
         ("A scoring script", EnvironmentFile, "environment."),
         ("Every stage", Common, ""),
         ("A real-time stage", RealtimeStage, ""),
+        ("A verification", Verification, ""),
         ("A rollout", Rollout, ""),
         ("A rollout", Analysis, "analysis."),
         ("A batch stage", BatchStage, ""),

@@ -21,6 +21,7 @@ from core.ports import (
     TestSummary,
 )
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Wanted, known
+from core.verification import Verdict
 from tests.unit.builders import a_copy, a_deployment, a_schedule, an_answer, an_endpoint, cleared
 
 CHANGING, DELETING, FAILED = Provisioning.CHANGING, Provisioning.DELETING, Provisioning.FAILED
@@ -43,6 +44,7 @@ class World:
     components: dict[str, TargetAsset] = field(default_factory=dict)
     jobs: dict[str, JobStatus] = field(default_factory=dict)
     schedule: Schedule | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict("2 of 2 requests answered"))
     summaries: Mapping[str, TestSummary] = field(default_factory=dict)
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
     now: datetime = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -148,6 +150,9 @@ class World:
                 if status == 200:
                     self.asked.add(do.name)
                 return replace(seen, smoke=an_answer(status))
+            case Effect.VERIFY:
+                assert self.deployments[do.name].provisioning is Provisioning.SUCCEEDED
+                return replace(seen, verdict=self.verdict)
             case Effect.CREATE_CODE:
                 self.assets.add("code")
                 return replace(seen, code=UNSEEN)
