@@ -121,7 +121,7 @@ class Effect(Enum):
     WRITE_SCHEDULE = "write schedule"
     PAUSE_SCHEDULE = "pause schedule"
     RETIRE = "retire old deployment"
-    CLEAN_UP = "delete superseded deployment"
+    CLEAN_UP = "delete unused deployment"
     CANCEL_TEST_JOB = "cancel test job"
     DELETE_SCHEDULE = "delete schedule"
     DELETE_ENDPOINT = "delete endpoint"

@@ -47,7 +47,7 @@ def test_a_canary_that_goes_bad_comes_back_by_itself(local_azure: LocalAzure, tm
     assert bad["why"].startswith("rolled back by itself: at 20 % of the traffic, ")
     assert moves(bad) == ["20 %", "100 %"]
     assert "KeyError" in next(step["detail"] for step in bad["steps"] if step["step"] == "keep log")
-    assert steps_of(bad)[-1] == "delete superseded deployment"
+    assert steps_of(bad)[-1] == "delete unused deployment"
 
     assert traffic.failures, "its share of the requests failed"
     assert all(failure.startswith("424") for failure in traffic.failures)
