@@ -342,6 +342,12 @@ class Planner:
     def asked(self, decided: Decided) -> Plan:
         """What would follow if somebody asked for a promotion now, as intake has decided about it."""
         command = decided.command
+        others = (number for number in command.beginning if number != command.stage_number)
+        beside = tuple(_place(command.at_stage(number)) for number in others)
+        return self._first_of(decided).model_copy(update={"beside": beside})
+
+    def _first_of(self, decided: Decided) -> Plan:
+        command = decided.command
         row = self._ledger.promotion(command.promotion_id)
         if row is not None and not row.state.is_final:
             return self.of(row)
@@ -349,9 +355,7 @@ class Planner:
         if row is not None:
             command = command.model_copy(update={"attempt": row.attempt + 1})
             about = f"a new attempt of promotion {row.id}, which is {row.state}, that somebody asks for now"
-        found = self._planned(command, about, decided.packaged.manifest, decided.packaged.recipe)
-        others = (number for number in command.beginning if number != command.stage_number)
-        return found.model_copy(update={"beside": tuple(_place(command.at_stage(number)) for number in others)})
+        return self._planned(command, about, decided.packaged.manifest, decided.packaged.recipe)
 
     def _planned(
         self, command: PromoteModel, about: str, manifest: Manifest | None = None, recipe: Recipe | None = None

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 
 from core import asks
-from core.commands import Order, PromoteModel, Verb
-from core.errors import Reason, Transient
+from core.commands import Order, PromoteModel, Verb, decode
+from core.errors import Reason, Refusal, Transient, UndecodableMessage
+from core.events import WorkspaceId
 from core.ledger import AuditRecord, Promotion, State
+from core.orders import Orders
 from core.outcomes import Refused
+from core.plan import Planner
 from core.policy import Policy, Rule
 from core.policy_file import PolicyInvalid, parse
+from core.ports import Target
 from core.promotion import Promoter, stage_before_is_gone
+from core.reconcile import TIMER
 from tests.unit.builders import NOON, TEST, a_command, a_policy_with, a_stage
 from tests.unit.test_runs import DELIVERIES, Died, World, a_world, registered
 from tests.unit.test_runs import a_policy as a_run_policy
@@ -325,3 +330,49 @@ def test_who_asks_anew_asks_for_each_that_has_ended() -> None:
         world.intake(several()).request("dev", "churn", "1", an_order("again"))
     assert (world.rows[first].attempt, world.rows[second].attempt) == (2, 1)
     assert set(world.targets(attempt=2)) == {world.rows[first].target}
+
+
+def test_a_plan_tells_what_begins_at_the_same_time() -> None:
+    world: Any = an_asked_world()
+    world.kept, world.hold = None, lambda _: None
+
+    def nowhere(_: WorkspaceId) -> Target:
+        raise Refusal(Reason.MODEL_NOT_FOUND, "nothing to look at", remedy="none")
+
+    planner = Planner(ledger=world, target_for=nowhere)
+    decided = world.intake(several()).planned("dev", "churn", "1", None, "Ada")
+    found = planner.asked(decided)
+    assert (found.target, found.beside) == ("prod", ("realtime endpoint churn of us",))
+    assert "At the same time: realtime endpoint churn of us" in found.text()
+    assert world.rows == {}
+
+
+def test_elsewhere_it_is_a_path_of_its_own() -> None:
+    """A redeploy to another target takes nothing of the others along."""
+    world: Any = an_asked_world()
+    events(world)
+    last = world.sent[-1]
+    world.rows[last.promotion_id] = world.rows[last.promotion_id].model_copy(update={"state": State.SUCCEEDED})
+    orders = Orders(policy=parse(several()).policy, ledger=world, queue=world, now=lambda: NOON + timedelta(days=3))
+    there = orders.redeploy(last.promotion_id, TIMER, order_id="r", target="prod")
+    sent = decode(world.sent[-1].encode())
+    assert isinstance(sent, PromoteModel)
+    assert (there.id, there.target, len(sent.stages), sent.fan_out) == (sent.promotion_id, "prod", 1, 1)
+    assert (sent.following, sent.before) == ((), None)
+
+
+def test_a_retry_is_of_one_of_them_alone() -> None:
+    world: Any = an_asked_world()
+    events(world)
+    first, second = (command.promotion_id for command in world.sent[:2])
+    world.rows[second] = world.rows[second].model_copy(update={"state": State.REFUSED})
+    sent_before = len(world.sent)
+    orders = Orders(policy=parse(several()).policy, ledger=world, queue=world, now=lambda: NOON + timedelta(days=3))
+    orders.retry(second, TIMER, order_id="r")
+    assert [(each.promotion_id, each.attempt) for each in world.sent[sent_before:]] == [(second, 2)]
+    assert world.rows[first].attempt == 1
+
+
+def test_more_together_than_there_are_stages_is_no_command() -> None:
+    with pytest.raises(UndecodableMessage, match="it has not 2 stages to begin together"):
+        decode(a_command(fan_out=2).encode())
