@@ -1,6 +1,7 @@
 """What tags of a model version ask for. Tags only ask: what may be asked for, the policy says. Pure.
 
-`promote-to: <target>` asks for the promotion along the first rule that has a stage there, up to and with that stage;
+`promote-to: <target>` asks for the promotion along the first rule that has a stage there, up to and with that stage, and to
+that target alone where the stage has several;
 `promote-as: realtime` or `batch` narrows that to stages that serve so; `promote-to: none` asks for the roll-back of what this
 version is live as.
 """
@@ -13,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import Reason, Refusal
 from core.events import WorkspaceId
 from core.policy import Policy, Rule, Trigger
-from core.stages import Stage
 
 PROMOTE_TO, PROMOTE_AS, NONE = "promote-to", "promote-as", "none"
 _SERVES = ("realtime", "batch")
@@ -60,8 +60,8 @@ def _not_understood(message: str) -> Refusal:
 
 def allowed(policy: Policy, ask: Ask) -> Policy:
     """The policy as far as it has what is asked for: rules with such a stage, each cut behind it."""
-    cut = [rule.model_copy(update={"stages": path}) for rule in policy.rules if (path := _path(rule, ask))]
-    return policy.model_copy(update={"rules": tuple(cut)})
+    cut = tuple(rule.up_to(end) for rule in policy.rules if (end := _end(rule, ask)))
+    return policy.model_copy(update={"rules": cut})
 
 
 def is_fulfilled(text: str, rule: Rule) -> bool:
@@ -70,12 +70,13 @@ def is_fulfilled(text: str, rule: Rule) -> bool:
     return any(stage.target.lower() == target.lower() and serve in ("", stage.serve) for stage in rule.stages)
 
 
-def _path(rule: Rule, ask: Ask) -> tuple[Stage, ...]:
+def _end(rule: Rule, ask: Ask) -> int:
+    """How many stages the path to what is asked for has; 0 if the rule has no such path."""
     if Trigger.TAGGED not in rule.match.trigger:
-        return ()
+        return 0
     ends = [
         number
         for number, stage in enumerate(rule.stages, start=1)
         if stage.target == ask.target and ask.serve in (None, stage.serve)
     ]
-    return rule.stages[: ends[0]] if ends else ()
+    return ends[0] if ends else 0

@@ -125,6 +125,8 @@ class PromoteModel(_Message):
     targets: Mapping[str, WorkspaceId]
     stages: tuple[Stage, ...] = Field(min_length=1)
     stage_number: int = Field(0, ge=0)
+    fan_out: int = Field(1, ge=1, description="How many of the last stages begin together.")
+    alone: bool = Field(False, description="Of those only the very last one was asked for.")
     attempt: int = Field(1, ge=1)
     hop: int = Field(0, ge=0)
     faults: int = Field(0, ge=0, description="Unknown exceptions in a row.")
@@ -147,6 +149,42 @@ class PromoteModel(_Message):
     @property
     def stage(self) -> Stage:
         return self.stages[self.stage_number]
+
+    @property
+    def _ends(self) -> range:
+        """The last stages that were asked for: they begin together."""
+        return range(len(self.stages) - (1 if self.alone else self.fan_out), len(self.stages))
+
+    @property
+    def _fork(self) -> int:
+        """Number of the first of the stages that begin together, asked for or not."""
+        return len(self.stages) - self.fan_out
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """The stages that the path begins with."""
+        return tuple(self._ends) if self._fork == 0 else (0,)
+
+    @property
+    def later(self) -> tuple[int, ...]:
+        """All stages that come after this one."""
+        return (*range(self.stage_number + 1, self._fork), *self._ends) if self.stage_number < self._fork else ()
+
+    @property
+    def following(self) -> tuple[int, ...]:
+        """The stages that begin once this one has succeeded."""
+        return self.later if self.stage_number + 1 == self._fork else self.later[:1]
+
+    @property
+    def before(self) -> int | None:
+        """The stage that must stand for this one to be worth anything."""
+        number = min(self.stage_number, self._fork) - 1
+        return number if number >= 0 else None
+
+    def at_stage(self, number: int) -> "PromoteModel":
+        """The same path at another of its stages."""
+        path = self.promotion_id.rpartition("-")[0]
+        return self.model_copy(update={"promotion_id": promotion_id(path, number), "stage_number": number})
 
     @property
     def is_batch(self) -> bool:
@@ -266,6 +304,8 @@ def decode(body: bytes) -> Command:
         return command
     if command.stage_number >= len(command.stages):
         raise UndecodableMessage(f"no promotion command: it has no stage number {command.stage_number}")
+    if command.fan_out > len(command.stages):
+        raise UndecodableMessage(f"no promotion command: it has not {command.fan_out} stages to begin together")
     if missing := sorted({stage.target for stage in command.stages} - command.targets.keys()):
         raise UndecodableMessage(f"no promotion command: it does not say where target {missing[0]!r} is")
     return command

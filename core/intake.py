@@ -422,9 +422,12 @@ class Intake:
             gates=rule.gates,
             targets={stage.target: self._policy.targets[stage.target].id for stage in rule.stages},
             stages=tuple(self._stage(stage) for stage in rule.stages),
+            fan_out=rule.fan_out,
+            alone=rule.alone,
             order=order,
             generation_time=order.at if order else None,
         )
+        command = command.at_stage(command.beginning[0])
         if len(command.encode()) > MESSAGE_LIMIT:
             raise Refusal(
                 Reason.POLICY_INVALID,
@@ -434,19 +437,32 @@ class Intake:
         return command
 
     def _open(self, decided: Decided) -> Promotion:
-        """Documents first, then the row, then the message: a crash between them leaves nothing that a repeat cannot use."""
+        """Documents first, then the rows, then the messages: a crash between them leaves nothing that a repeat cannot use.
+
+        One promotion for each stage that the path begins with; the first of them is the answer.
+        """
         manifest, how = decided.packaged.manifest, decided.packaged.recipe
-        command, order = decided.command, decided.command.order
-        if order is not None:
-            wins = winning_time(self._ledger, command.session_id, order.at)
-            command = command.model_copy(update={"generation_time": wins})
+        command = decided.command
         self._check_it_is_no_output(decided)
         if decided.is_to_register(self._policy):
             self._register(command.source, decided.model, decided.packaged, str(decided.run_id))
         self._ledger.keep("manifest", manifest.digest, manifest.model_dump_json())
         self._ledger.keep("recipe", how.digest, how.model_dump_json())
         self._ledger.keep(QUALITY, decided.quality.digest, decided.quality.model_dump_json())
-        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=decided.evidence))
+        rows = [self._open_row(command.at_stage(number), decided.evidence) for number in command.beginning]
+        for row in rows:
+            # Sent as long as no delivery has been seen: an earlier try may have died right here.
+            if row.state is State.REQUESTED and row.command is not None:
+                self._queue.send(PromoteModel.model_validate_json(row.command))
+        return rows[0]
+
+    def _open_row(self, command: PromoteModel, evidence: str) -> Promotion:
+        """The row of one promotion, at a new attempt if somebody asks anew, and who asked for it in the audit."""
+        order = command.order
+        if order is not None:
+            wins = winning_time(self._ledger, command.session_id, order.at)
+            command = command.model_copy(update={"generation_time": wins})
+        row = self._ledger.open(Promotion.requested(command, now=self._now(), evidence=evidence))
         if order is not None and self._is_new(row, order):
             command = command.model_copy(update={"attempt": row.attempt + 1})
             row = self._ledger.save(row.again(command, now=self._now()))
@@ -454,9 +470,6 @@ class Intake:
             self._ledger.audit(AuditRecord.requested(row))
         elif order is not None and row.order.id == order.id:
             self._ledger.audit(AuditRecord.of(row, row.order, Verb.PROMOTE))
-        # Sent as long as no delivery has been seen: an earlier try may have died right here.
-        if row.state is State.REQUESTED and row.command is not None:
-            self._queue.send(PromoteModel.model_validate_json(row.command))
         return row
 
     def _check_it_is_no_output(self, decided: Decided) -> None:

@@ -14,7 +14,7 @@ def promoted_already(ledger: Ledger, command: PromoteModel, run_id: str) -> str 
     are no repetition, nor is another event of the same kind. Raises Transient if somebody else was first at this moment.
     """
     key = "\n".join((command.source.key, run_id, command.manifest_digest))
-    stages = [command.model_copy(update={"stage_number": number}) for number in range(len(command.stages))]
+    stages = [command.at_stage(number) for number in range(len(command.stages))]
     endpoints = [stage.session_id for stage in stages]
     value = {"promotion": command.promotion_id, "trigger": str(command.trigger), "endpoints": endpoints}
     memo = ledger.memo(OUTPUT_OF_RUN, key)

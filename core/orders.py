@@ -268,6 +268,8 @@ class Orders:
                 "promotion_id": promotion_id(path, 0),
                 "stages": (stage,),
                 "stage_number": 0,
+                "fan_out": 1,
+                "alone": False,
                 "targets": {target: workspace},
                 "attempt": 1,
                 "fresh": 0,

@@ -92,6 +92,7 @@ class Plan(Ending):
     differences: tuple[Difference, ...] = ()
     then: Ending | None = None
     later: tuple[str, ...] = Field((), description="The stages that follow once this one has succeeded.")
+    beside: tuple[str, ...] = Field((), description="The other stages that begin at the same time.")
 
     def text(self) -> str:
         """For people, a line each."""
@@ -103,7 +104,12 @@ class Plan(Ending):
         lines += [f"Then: {_told(self.then)}"] if self.then else []
         lines += ["Differences, from what is shown to what would be:"] if self.differences else []
         lines += [f"  {each}" for each in self.differences]
+        lines += [f"At the same time: {each}" for each in self.beside]
         return "\n".join([*lines, *(f"Later: {each}" for each in self.later)])
+
+
+def _place(command: PromoteModel) -> str:
+    return f"{command.stage.serve} endpoint {command.endpoint} of {command.stage.target}"
 
 
 def _told(ending: Ending) -> str:
@@ -116,7 +122,7 @@ def plan(target: Target, wanted: Wanted, *, about: str) -> Plan:
     walk = _Walk(target, wanted)
     outcomes = walk.to_the_end()
     first, last = _ending(outcomes[0], walk), _ending(outcomes[-1], walk)
-    following = command.stages[command.stage_number + 1 :] if isinstance(outcomes[-1], Done) else ()
+    following = command.later if isinstance(outcomes[-1], Done) else ()
     return _of(
         command,
         about,
@@ -125,9 +131,7 @@ def plan(target: Target, wanted: Wanted, *, about: str) -> Plan:
         steps=tuple(walk.steps) if walk.changes else (),
         differences=tuple(_differences(wanted, walk.before, walk.seen)) if walk.changes else (),
         then=last if len(outcomes) > 1 else None,
-        later=tuple(
-            f"{stage.serve} endpoint {stage.endpoint_for(command.model)} of {stage.target}" for stage in following
-        ),
+        later=tuple(_place(command.at_stage(number)) for number in following),
     )
 
 
@@ -350,6 +354,12 @@ class Planner:
 
     def asked(self, decided: Decided) -> Plan:
         """What would follow if somebody asked for a promotion now, as intake has decided about it."""
+        command = decided.command
+        others = (number for number in command.beginning if number != command.stage_number)
+        beside = tuple(_place(command.at_stage(number)) for number in others)
+        return self._first_of(decided).model_copy(update={"beside": beside})
+
+    def _first_of(self, decided: Decided) -> Plan:
         command = decided.command
         row = self._ledger.promotion(command.promotion_id)
         if row is not None and not row.state.is_final:

@@ -9,14 +9,25 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from core.events import WorkspaceId, is_asset_name
+from core.fan_out import Stages
+from core.fan_out import mistake as _mistake
 from core.freeze import Freezes
 from core.origin import Origin
 from core.quality import Gates
-from core.stages import Stage
 
 
 class Trigger(StrEnum):
@@ -138,7 +149,10 @@ class Scoring(_Strict):
 
 
 class Rule(_Strict):
-    """The first rule that matches decides; its stages are taken in order, each after the one before has succeeded."""
+    """The first rule that matches decides; its stages are taken in order, each after the one before has succeeded.
+
+    The last `fan_out` of them begin together: one stage in the file, with several targets.
+    """
 
     name: str = Field(min_length=1, max_length=100)
     match: Match = Match()
@@ -154,7 +168,38 @@ class Rule(_Strict):
     )
     scoring: Scoring | None = None
     gates: Gates | None = Field(None, description="What a version must have shown, for any of the stages.")
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: Stages
+    _fan_out: int = PrivateAttr(1)
+    _alone: bool = PrivateAttr(False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _counted(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        rule = handler(given)
+        if isinstance(given, Mapping):
+            rule._fan_out = len(rule.stages) - len(given["stages"]) + 1
+        return rule
+
+    @property
+    def fan_out(self) -> int:
+        """How many of the last stages begin together."""
+        return self._fan_out
+
+    @property
+    def alone(self) -> bool:
+        """Whether of these only the very last one is asked for."""
+        return self._alone
+
+    def line_of(self, number: int) -> int:
+        """Which stage of the file a stage is."""
+        return min(number, len(self.stages) - self._fan_out)
+
+    def up_to(self, end: int) -> Self:
+        """As far as the stage before `end`, and of those that begin with it that one alone. Each keeps its number."""
+        cut = self.model_copy(update={"stages": self.stages[:end]})
+        cut._fan_out = max(1, end - (len(self.stages) - self._fan_out))
+        cut._alone = cut._fan_out > 1
+        return cut
 
     def model_of(self, experiment: str) -> str:
         """Name of the model that a run of this experiment makes; empty if this rule is not about runs."""
@@ -181,7 +226,10 @@ class Policy(_Strict):
                 where = ("rules", index, "match", "source")
                 mistakes.append(_mistake(where, f"{rule.match.source!r} is none of the sources"))
             mistakes += [
-                _mistake(("rules", index, "stages", number, "target"), f"{stage.target!r} is none of the targets")
+                _mistake(
+                    ("rules", index, "stages", rule.line_of(number), "target"),
+                    f"{stage.target!r} is none of the targets",
+                )
                 for number, stage in enumerate(rule.stages)
                 if stage.target not in self.targets
             ]
@@ -195,11 +243,6 @@ class Policy(_Strict):
         return next((name for name, source in self.sources.items() if source.id.key == workspace.key), None)
 
 
-def _mistake(where: tuple[str | int, ...], what: str) -> InitErrorDetails:
-    """A mistake across fields, at the field that a person has to correct."""
-    return InitErrorDetails(type=PydanticCustomError("policy", "{what}", {"what": what}), loc=where, input=None)
-
-
 def _repeated_stages(index: int, rule: Rule) -> list[InitErrorDetails]:
     """Two stages that write to one endpoint would undo each other."""
     seen: dict[tuple[str, str, str], int] = {}
@@ -207,8 +250,10 @@ def _repeated_stages(index: int, rule: Rule) -> list[InitErrorDetails]:
     for number, stage in enumerate(rule.stages):
         first = seen.setdefault((stage.target, stage.serve, stage.endpoint.lower()), number)
         if first != number:
-            where = ("rules", index, "stages", number, "endpoint")
-            mistakes.append(_mistake(where, f"stage {first + 1} has the same endpoint in the same target"))
+            where = ("rules", index, "stages", rule.line_of(number), "endpoint")
+            mistakes.append(
+                _mistake(where, f"stage {rule.line_of(first) + 1} has the same endpoint in the same target")
+            )
     return mistakes
 
 

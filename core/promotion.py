@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from core.archive import bundle, bundle_name
-from core.commands import EndpointCommand, Operation, Phase, PromoteModel, Verb, decode, promotion_id
+from core.commands import EndpointCommand, Operation, Phase, PromoteModel, Verb, decode
 from core.effects import explain_failure, look, perform
 from core.endpoints import decide
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import WorkspaceId
 from core.ledger import LIVE, AuditRecord, Hold, Promotion, State, StepRecord
+from core.orders import winning_time
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import Archive, CommandQueue, Ledger, News, Target
@@ -288,7 +289,7 @@ class Promoter:
                 self._archive.store(name, bundle(self._wanted(command), outcome.result))
                 self._record_live(command, outcome.result)
                 self._mark_rolled_back(command)
-                self._send_next_stage(command)
+                self._send_following_stages(command)
                 self._finish(command, row, State.SUCCEEDED, outcome)
             case _:
                 assert_never(outcome)
@@ -391,15 +392,16 @@ class Promoter:
             # The successor is on its way, so nothing is lost: it will write the row itself.
             log.warning("could not record the wait of promotion %s: %s", successor.promotion_id, fault)
 
-    def _send_next_stage(self, command: PromoteModel) -> None:
-        number = command.stage_number + 1
-        if number == len(command.stages) or (command.order and command.order.verb in _OF_ONE_STAGE):
+    def _send_following_stages(self, command: PromoteModel) -> None:
+        """All of them, each with a row of its own. Whoever dies between two of them has not ended, and comes again."""
+        if command.order and command.order.verb in _OF_ONE_STAGE:
             return
-        path = command.promotion_id.rpartition("-")[0]
+        for number in command.following:
+            self._send_stage(command.at_stage(number))
+
+    def _send_stage(self, command: PromoteModel) -> None:
         following = command.model_copy(
             update={
-                "promotion_id": promotion_id(path, number),
-                "stage_number": number,
                 "attempt": 1,
                 "fresh": 0,
                 "hop": 0,
@@ -412,8 +414,13 @@ class Promoter:
             }
         )
         row = self._ledger.open(Promotion.requested(following, now=self._now()))
-        if row.state is State.REQUESTED:
-            self._queue.send(following)
+        if (order := following.order) is not None and row.state.is_final and row.order != order:
+            # Somebody has asked for the whole path anew: a stage that has ended begins again with it.
+            wins = winning_time(self._ledger, following.session_id, order.at)
+            changes = {"attempt": row.attempt + 1, "generation_time": wins}
+            row = self._ledger.save(row.again(following.model_copy(update=changes), now=self._now()))
+        if row.state is State.REQUESTED and row.command is not None:
+            self._queue.send(PromoteModel.model_validate_json(row.command))
 
     def _finish(self, command: PromoteModel, row: Promotion, state: State, outcome: Done | Refused) -> None:
         changes: dict[str, object] = {"state": state, "updated_at": self._now(), "due": None, "hop": command.hop}
@@ -446,18 +453,18 @@ class Promoter:
 def stage_before_is_gone(ledger: Ledger, command: PromoteModel) -> Refused | None:
     """A stage is only worth promoting to while the one before it stands. Raises Transient if that is not written yet."""
     is_own_will = command.order is not None and command.order.verb in _OF_ONE_STAGE
-    if command.stage_number == 0 or command.cancel is not None or is_own_will:
+    before = command.before
+    if before is None or command.cancel is not None or is_own_will:
         return None
-    before = command.promotion_id.rpartition("-")[0]
-    row = ledger.promotion(promotion_id(before, command.stage_number - 1))
+    row = ledger.promotion(command.at_stage(before).promotion_id)
     if row is not None and row.state is State.SUCCEEDED:
         return None
     if row is not None and not row.state.is_final:
         # It sends us before it writes its own end, so that a crash between the two loses neither.
-        raise Transient(f"stage {command.stage_number} of this path has not written its end yet")
+        raise Transient(f"stage {before + 1} of this path has not written its end yet")
     return Refused(
         Reason.SUPERSEDED,
-        f"stage {command.stage_number} of this path is {row.state if row else 'unknown'}, no longer succeeded",
+        f"stage {before + 1} of this path is {row.state if row else 'unknown'}, no longer succeeded",
         remedy="Promote the model again from the first stage.",
     )
 

@@ -154,6 +154,8 @@ def _shown(output: Output, plan: Mapping[str, Any]) -> None:
     if plan["differences"]:
         output.say("")
         output.table(plan["differences"], _DIFFERENCE, none="")
+    for beside in plan["beside"]:
+        output.say(f"At the same time {clean(beside)}.")
     for later in plan["later"]:
         output.say(f"Then {clean(later)}.")
 

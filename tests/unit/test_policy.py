@@ -73,6 +73,7 @@ def test_defaults_are_those_of_the_reference() -> None:
         "auth_mode": "key",
         "request_settings": None,
         "environment_variables": {},
+        "verification": None,
         "rollout": {"steps": (), "bake": "10m", "soak": "0s", "analysis": None, "failed_deployment": "delete"},
         "adopt": False,
         "preflight": True,
