@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from emulator.application_insights import ApplicationInsights
 from emulator.azure_ml import AzureML
 from emulator.azure_ml.events import subscription_id
 from emulator.azure_monitor import AzureMonitor
@@ -62,6 +63,7 @@ class LocalAzure:
         verify = self.identities.verify
         self.event_grid = EventGrid(**shared, directory=directory, verify_token=verify)
         self.azure_monitor = AzureMonitor()
+        self.application_insights = ApplicationInsights()
         self.azure_ml = AzureML(
             **shared,
             monitor=self.azure_monitor,
@@ -98,9 +100,9 @@ class LocalAzure:
         for service in (self.identities, self.storage, self.gateway, self.event_grid, self.azure_ml, self.service_bus):
             self._stack.push_async_callback(service.stop)
             await service.start()
-        for mounted in (self.storage, self.event_grid, self.azure_ml, self.azure_monitor):
+        for mounted in (self.storage, self.event_grid, self.azure_ml, self.azure_monitor, self.application_insights):
             self.gateway.mount(mounted.mounts())
-        for controlled in (self.storage, self.event_grid, self.azure_ml, self.service_bus):
+        for controlled in (self.storage, self.event_grid, self.azure_ml, self.service_bus, self.application_insights):
             self.control.add_routes(controlled.control_routes())
         if self._app_root is not None:
             await self._start_function_app(self._app_root)
