@@ -97,11 +97,11 @@ class IdentityProvider:
             raise UnauthorizedError(f"the token is for {claims['aud']}, not for {' or '.join(sorted(audiences))}")
         return self._identities[claims["oid"]]
 
-    def name_of(self, authorization: str | None) -> str | None:
-        """Whose token this header bears, whatever it is for: for the log, not for access."""
+    def bearer_of(self, authorization: str | None) -> Identity | None:
+        """Whose token this header bears, whatever it is for: whether it is for this service is for `verify` to say."""
         scheme, _, token = (authorization or "").partition(" ")
         try:
-            return self._identities[self._claims(token)["oid"]].name if scheme.lower() == "bearer" else None
+            return self._identities[self._claims(token)["oid"]] if scheme.lower() == "bearer" else None
         except UnauthorizedError:
             return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from emulator.access import Access
 from emulator.application_insights import ApplicationInsights
 from emulator.azure_ml import AzureML
 from emulator.azure_ml.events import subscription_id
@@ -52,7 +53,8 @@ class LocalAzure:
         self.ca = CertificateAuthority(directory)
         self.identities = IdentityProvider(self._topology.identities, log=self.log, faults=self.faults)
         shared: dict[str, Any] = {"clock": self.clock, "log": self.log, "faults": self.faults}
-        self.gateway = Gateway(log=self.log, faults=self.faults, identities=self.identities, ca=self.ca)
+        access = Access.of(policy, self._topology)
+        self.gateway = Gateway(log=self.log, faults=self.faults, identities=self.identities, ca=self.ca, access=access)
         self.storage = Storage(
             accounts=self._topology.storage_accounts,
             directory=directory,
@@ -71,6 +73,7 @@ class LocalAzure:
             storage=self.storage,
             directory=directory,
             publish=self.event_grid.publish_system,
+            access=access,
             verify_token=verify,
         )
         keys = {name: secrets.token_urlsafe(32) for name in (SERVICE_KEY, OPERATOR_KEY)}
