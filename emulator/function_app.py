@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.handed_out import remembered
 from emulator.processes import ChildProcess, spawn
 
 REPOSITORY = Path(__file__).parent.parent
@@ -65,6 +66,8 @@ class FunctionApp:
         environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         self._process = await spawn("function app", command, environment=environment, log=self.log, directory=self._app)
         self.ready = await self._wait_until_ready(self._process, began)
+        for key in self.ready.keys.values():
+            remembered(key)
         return self.ready
 
     async def stop(self) -> None:

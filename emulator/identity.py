@@ -14,6 +14,7 @@ from aiohttp import web
 
 from emulator.answering import answer
 from emulator.faults import Faults
+from emulator.handed_out import remembered
 from emulator.request_log import RequestLog
 from emulator.topology import TENANT_ID, Identity
 
@@ -42,7 +43,7 @@ class IdentityProvider:
         self._faults = faults
         self._lifetime = lifetime
         self._identities = {identity.object_id: identity for identity in identities}
-        self._by_secret = {secrets.token_urlsafe(24): identity for identity in identities}
+        self._by_secret = {remembered(secrets.token_urlsafe(24)): identity for identity in identities}
         self._signing_key = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
         self._port = 0

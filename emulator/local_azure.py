@@ -21,6 +21,7 @@ from emulator.event_grid.events import AS_PUBLISHED, Schema
 from emulator.faults import Faults
 from emulator.function_app import FunctionApp
 from emulator.gateway import Gateway
+from emulator.handed_out import remembered
 from emulator.identity import IdentityProvider
 from emulator.request_log import RequestLog
 from emulator.service_bus import ServiceBus
@@ -76,7 +77,7 @@ class LocalAzure:
             access=access,
             verify_token=verify,
         )
-        keys = {name: secrets.token_urlsafe(32) for name in (SERVICE_KEY, OPERATOR_KEY)}
+        keys = {name: remembered(secrets.token_urlsafe(32)) for name in (SERVICE_KEY, OPERATOR_KEY)}
         self.service_bus = ServiceBus(**shared, access_keys=keys)
         self.service_bus.create_queue(self._topology.queue)
         self.control = Control(**shared)
