@@ -22,7 +22,7 @@ def blueprint(intake: Callable[[], Intake], reconciler: Callable[[], Reconciler]
         if is_resource_write(envelope):
             reconciler().hint(envelope)
         else:
-            intake().receive(envelope, _traceparent(event, context))
+            intake().receive(envelope, traceparent_of(event, context))
 
     return bp
 
@@ -35,7 +35,7 @@ def _envelope(event: func.EventGridEvent | func.CloudEvent) -> dict[str, Any]:
     return common | {"topic": event.topic, "eventType": event.event_type, "eventTime": event.event_time}
 
 
-def _traceparent(event: func.EventGridEvent | func.CloudEvent, context: func.Context) -> str | None:
+def traceparent_of(event: func.EventGridEvent | func.CloudEvent, context: func.Context) -> str | None:
     """The trace of whoever published the event, where it says so (CloudEvents distributed tracing); else the host's."""
     given = event.extension_attrs.get("traceparent") if isinstance(event, func.CloudEvent) else None
     found: str | None = given or context.trace_context.trace_parent

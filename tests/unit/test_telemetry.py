@@ -2,7 +2,10 @@
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
 
+import azure.functions as func
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -11,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from core import telemetry
 from core.adapters.tracing import OpenTelemetryTracer
 from core.telemetry import bearing, fields_now, on_every_record, span, traceparent
+from functions.intake import traceparent_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = PARENT.split("-")[1]
@@ -101,3 +105,32 @@ def test_every_record_bears_the_fields_of_its_moment() -> None:
     assert (inside["promotion_id"], inside["hop"], inside["name"]) == ("p", 2, "azure")
     assert "reason" not in inside
     assert {"promotion_id", "hop"} & outside.keys() == set()
+
+
+# --------------------------------------------------------------------------------------------------------------- intake
+
+
+def a_context(trace_parent: str) -> func.Context:
+    return cast(func.Context, SimpleNamespace(trace_context=SimpleNamespace(trace_parent=trace_parent)))
+
+
+@pytest.mark.parametrize(
+    ("extensions", "of_host", "expected"),
+    [
+        ({}, "of the host", "of the host"),
+        ({"traceparent": PARENT}, "of the host", PARENT),
+        ({}, "", None),
+    ],
+)
+def test_an_event_is_part_of_its_publishers_trace_or_of_the_hosts(
+    extensions: dict[str, str], of_host: str, expected: str | None
+) -> None:
+    event = func.CloudEvent(id="1", source="s", type="t", specversion="1.0", data={}, **cast(Any, extensions))
+    assert (traceparent_of(event, a_context(of_host)) or None) == expected
+
+
+def test_an_event_in_event_grids_schema_is_part_of_the_hosts_trace() -> None:
+    event = func.EventGridEvent(
+        id="1", data={}, topic="t", subject="s", event_type="e", event_time=None, data_version="1"
+    )
+    assert traceparent_of(event, a_context(PARENT)) == PARENT
