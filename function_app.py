@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 from azure.core.credentials import TokenCredential
 
-from core import notifications, policy_file, settings
+from core import notifications, policy_file, settings, telemetry
 from core.approvals import Approvals
 from core.events import WorkspaceId
 from core.explain import Explainer
 from core.intake import Intake
+from core.monitoring import Changes
 from core.orders import Orders
 from core.plan import Planner
 from core.policy_check import ModelFinder
@@ -35,10 +36,16 @@ if TYPE_CHECKING:
 
 # The Azure SDKs tell every request with its headers at INFO: a dozen lines for each line of ours.
 logging.getLogger("azure").setLevel(logging.WARNING)
+logging.setLogRecordFactory(telemetry.on_every_record(logging.getLogRecordFactory()))
 
 APP_ROOT = Path(__file__).parent
 SETTINGS = settings.read(os.environ, app_root=APP_ROOT)
 POLICY = policy_file.load(SETTINGS.policy)
+
+if SETTINGS.telemetry:
+    from core.adapters.tracing import OpenTelemetryTracer
+
+    telemetry.trace_with(OpenTelemetryTracer())
 
 
 def _now() -> datetime:
@@ -123,7 +130,7 @@ def _publisher() -> Publisher | None:
 
 def _news() -> list[News]:
     publisher = _publisher()
-    return [_status_tags(), *([publisher] if publisher else [])]
+    return [Changes(_now), _status_tags(), *([publisher] if publisher else [])]
 
 
 @cache

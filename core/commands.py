@@ -145,6 +145,9 @@ class PromoteModel(_Message):
     fresh: int = Field(0, ge=0, description="The attempt at which a deployment of its own was asked for.")
     cancel: Order | None = Field(None, description="Who wants it to end.")
     redeployed_from: str | None = Field(None, description="The promotion whose frozen recipe this one uses.")
+    traceparent: str | None = Field(
+        None, description="The trace that all its deliveries belong to (W3C Trace Context). No part of any id."
+    )
 
     @property
     def stage(self) -> Stage:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core import asks, measuring, runs, tags
+from core import asks, measuring, runs, tags, telemetry
 from core import policy as rules
 from core.commands import MESSAGE_LIMIT, Order, PromoteModel, Verb, path_id, promotion_id
 from core.errors import Blocked, Reason, Refusal, Transient
@@ -104,12 +104,14 @@ class Intake:
         self._queue = queue
         self._now = now
 
-    def receive(self, envelope: Mapping[str, Any]) -> EventRecord:
-        """Handle one event; its record, as written to the ledger. Safe to repeat.
+    def receive(self, envelope: Mapping[str, Any], traceparent: str | None = None) -> EventRecord:
+        """Handle one event; its record, as written to the ledger. Safe to repeat. `traceparent` is the trace that it is part of.
 
         Raises Transient for what may succeed later.
         """
-        return self._recorded(self._blank(envelope), lambda: self._handle(parse(envelope)))
+        record = self._blank(envelope)
+        with telemetry.span("intake", traceparent, event_id=record.event_id, event_type=record.event_type):
+            return self._recorded(record, lambda: self._handle(parse(envelope)))
 
     def tagged(self, source_name: str, model: str, version: str, text: str, order: Order) -> EventRecord:
         """What the tags of a model version ask for (`asks.text_of`), as an order; recorded like an event. Safe to repeat."""
@@ -133,7 +135,8 @@ class Intake:
                 why = "; ".join((f"the policy allows no promotion as the tag asks: {ignored}", *ignored.verdicts))
                 raise Refusal(Reason.NOT_ALLOWED, why, remedy="Ask for what a rule allows, or change it.") from ignored
 
-        return self._recorded(record, promote)
+        with telemetry.span("intake", event_id=record.event_id, event_type=record.event_type):
+            return self._recorded(record, promote)
 
     def _recorded(self, record: EventRecord, handle: Callable[[], Promotion]) -> EventRecord:
         try:
@@ -252,7 +255,7 @@ class Intake:
         says otherwise is noticed. A promotion under way is the answer; one that has ended is asked for anew, with what
         the source and the policy say now. The same order twice is one order. Raises Refusal for what is not promoted.
         """
-        with _as_refusal():
+        with telemetry.span("intake", event_id=order.id, event_type=order.verb.value), _as_refusal():
             workspace = self._source_named(source_name)
             return self._promote(workspace, source_name, model, version, Trigger.REQUESTED, order, rule)
 
@@ -426,6 +429,7 @@ class Intake:
             alone=rule.alone,
             order=order,
             generation_time=order.at if order else None,
+            traceparent=telemetry.traceparent(),
         )
         command = command.at_stage(command.beginning[0])
         if len(command.encode()) > MESSAGE_LIMIT:

@@ -19,6 +19,7 @@ from core.ledger import LIVE, AuditRecord, Hold, Promotion, State
 from core.policy import Policy
 from core.ports import CommandQueue, Ledger
 from core.stages import ENDPOINT_NAME
+from core.telemetry import traceparent
 
 # What can be tried again as it was asked; anything else that has ended is redeployed.
 RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
@@ -436,7 +437,7 @@ def command_of(row: Promotion) -> PromoteModel:
 
 
 def renewed(command: PromoteModel) -> PromoteModel:
-    """Without what belongs to one delivery or one attempt."""
+    """Without what belongs to one delivery or one attempt; an attempt has a trace of its own."""
     return command.model_copy(
         update={
             "hop": 0,
@@ -448,6 +449,7 @@ def renewed(command: PromoteModel) -> PromoteModel:
             "phase_since": None,
             "cancel": None,
             "goal": "live",
+            "traceparent": traceparent(),
         }
     )
 

@@ -26,6 +26,7 @@ from core.ports import Archive, CommandQueue, Ledger, News, Target
 from core.said import QUALITY_DIGEST, said_about
 from core.stages import Deadlines, seconds
 from core.steps import Do, Effect, Look, Seen, Wanted
+from core.telemetry import span
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,25 @@ class Promoter:
         """
         command = decode(body)
         if isinstance(command, EndpointCommand):
-            self._heed(command)
+            verb = command.order.verb.value
+            with span("word", verb=verb, endpoint=command.endpoint, target=command.target_name, hop=command.hop):
+                self._heed(command)
         else:
             self._deliver(command)
 
     def _deliver(self, command: PromoteModel) -> None:
+        with span(
+            "delivery",
+            command.traceparent,
+            promotion_id=command.promotion_id,
+            endpoint=command.endpoint,
+            target=command.stage.target,
+            hop=command.hop,
+            attempt=command.attempt,
+        ):
+            self._deliver_hop(command)
+
+    def _deliver_hop(self, command: PromoteModel) -> None:
         try:
             self._advance_and_conclude(command)
         except (Transient, Blocked) as fault:
@@ -218,7 +233,8 @@ class Promoter:
                 if not budget.is_left():
                     phase = Phase.ARTIFACTS if step.effect is Effect.COPY else Phase.DEPLOY
                     return Waiting(phase, "going on in the next delivery", retry_after=0.0)
-                performed = perform(target, wanted, seen, step, may_go_on=budget.is_left)
+                with span(step.effect.value, effect=step.effect.value):
+                    performed = perform(target, wanted, seen, step, may_go_on=budget.is_left)
                 seen = performed.seen
                 self._note(command, number, step.effect.value, performed.detail)
                 number += 1

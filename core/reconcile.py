@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from core import asks, status_tags
+from core import asks, monitoring, status_tags
 from core import policy as rules
 from core.callers import Caller
 from core.commands import Order, Verb
@@ -149,6 +149,7 @@ class Reconciler:
         tick = Tick(at=started, requests=listings.requests, problems=tuple(problems[:10]), seconds=seconds, **done)
         self._remember(tick)
         log.info("reconcile: %s", tick.model_dump_json())
+        monitoring.tick(under_way, started, woken=tick.woken, problems=len(problems))
         return tick
 
     def ticks(self) -> tuple[Tick, ...]:

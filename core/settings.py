@@ -14,6 +14,7 @@ NOTIFICATIONS = "PROMOTION_NOTIFICATIONS_ENDPOINT"
 OVERDUE_MINUTES = "PROMOTION_OVERDUE_MINUTES"
 LEDGER_TABLES = "LedgerStorage__tableServiceUri"
 LEDGER_BLOBS = "LedgerStorage__blobServiceUri"
+TELEMETRY = "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY"
 OVERDUE_AFTER = timedelta(minutes=60)
 LONGEST_OVERDUE_MINUTES = 365 * 24 * 60
 
@@ -42,6 +43,7 @@ class Settings:
     platform_authentication: bool = False
     notifications: str | None = None
     overdue_after: timedelta = OVERDUE_AFTER
+    telemetry: bool = False
 
 
 def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
@@ -69,6 +71,7 @@ def read(environment: Mapping[str, str], *, app_root: Path) -> Settings:
         platform_authentication=environment.get(PLATFORM_AUTHENTICATION, "").strip().lower() == "true",
         notifications=environment.get(NOTIFICATIONS, "").strip() or None,
         overdue_after=timedelta(minutes=minutes or 0),
+        telemetry=environment.get(TELEMETRY, "").strip().lower() == "true",
         policy=app_root / (environment.get(POLICY, "").strip() or "promotion.yaml"),
     )
     required(RECONCILE_SCHEDULE, "when tags and lost messages are looked for: NCRONTAB, such as 0 */5 * * * *")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from emulator.clock import Clock
 from emulator.faults import Fault, Faults
+from emulator.handed_out import all_secrets
 from emulator.mounts import error_body
 from emulator.request_log import Entry, RequestLog
 
@@ -32,6 +33,7 @@ class Control:
         self._app.add_routes(
             [
                 web.get("/health", self._health),
+                web.get("/secrets", self._secrets),
                 web.get("/clock", self._read_clock),
                 web.post("/clock/advance", self._advance_clock),
                 web.get("/requests", self._requests),
@@ -63,6 +65,9 @@ class Control:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
+
+    async def _secrets(self, _: web.Request) -> web.Response:
+        return web.json_response({"secrets": all_secrets()})
 
     async def _read_clock(self, _: web.Request) -> web.Response:
         return web.json_response({"now": self._clock.now().isoformat()})

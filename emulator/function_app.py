@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.handed_out import remembered
 from emulator.processes import ChildProcess, spawn
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,12 +49,15 @@ class FunctionApp:
         self._process: ChildProcess | None = None
         self.ready: Ready | None = None
 
-    async def start(self) -> Ready:
-        """Start the host; its URL and keys once its triggers run. Raises FunctionAppFailedError."""
+    async def start(self, settings: Mapping[str, str] | None = None) -> Ready:
+        """Start the host; its URL and keys once its triggers run. Raises FunctionAppFailedError.
+
+        `settings` are for this start only, on top of those that it always has.
+        """
         self._ready_file.unlink(missing_ok=True)
         keys = {"Keys": dict(self.ready.keys)} if self.ready else {}
         self._settings_file.touch(mode=0o600)
-        self._settings_file.write_text(json.dumps({"Values": self._values, "Host": keys}))
+        self._settings_file.write_text(json.dumps({"Values": self._values | dict(settings or {}), "Host": keys}))
         port = self.ready.url.rpartition(":")[2] if self.ready else "0"
         command = [sys.executable, "-m", "emulator.functions_host", "--app", str(self._app), "--port", port]
         command += ["--settings", str(self._settings_file), "--ready-file", str(self._ready_file)]
@@ -62,6 +66,8 @@ class FunctionApp:
         environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         self._process = await spawn("function app", command, environment=environment, log=self.log, directory=self._app)
         self.ready = await self._wait_until_ready(self._process, began)
+        for key in self.ready.keys.values():
+            remembered(key)
         return self.ready
 
     async def stop(self) -> None:
@@ -121,5 +127,6 @@ class FunctionApp:
 
     async def _start(self, request: web.Request) -> web.Response:
         """Start the host again, on the same port and with the same keys; answers when its triggers run."""
-        await self.start()
+        content = json.loads(await request.read() or b"{}")
+        await self.start({str(name): str(value) for name, value in (content.get("settings") or {}).items()})
         return await self._show(request)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
+from emulator.access import Access
 from emulator.answering import answer
 from emulator.certificates import CertificateAuthority
 from emulator.faults import Faults
@@ -33,11 +34,18 @@ class Gateway:
     """The proxy, the listener, and what is mounted on it."""
 
     def __init__(
-        self, *, log: RequestLog, faults: Faults, identities: IdentityProvider, ca: CertificateAuthority
+        self,
+        *,
+        log: RequestLog,
+        faults: Faults,
+        identities: IdentityProvider,
+        ca: CertificateAuthority,
+        access: Access | None = None,
     ) -> None:
         self._log = log
         self._faults = faults
         self._identities = identities
+        self._access = access or Access()
         self._ca = ca
         self._mounts: list[Mount] = []
         self._runner: web.AppRunner | None = None
@@ -117,13 +125,14 @@ class Gateway:
         if mount is None:
             return web.json_response(error_body("HostNotFound", f"nothing here answers for {host}"), status=502)
         authorization = request.headers.get("Authorization")
+        bearer = self._identities.bearer_of(authorization)
         entry = self._log.begin(
             service=mount.service,
             method=request.method,
             host=host,
             path=request.path,
             query=_without_secrets(request.query),
-            principal=self._identities.name_of(authorization),
+            principal=bearer.name if bearer else None,
         )
 
         async def respond() -> web.StreamResponse:
@@ -131,6 +140,8 @@ class Gateway:
                 caller = self._identities.verify(authorization, mount.audiences) if mount.audiences else None
             except UnauthorizedError as error:
                 return _unauthorized(error)
+            if refusal := self._access.refusal(entry, bearer):
+                return refusal
             return await mount.handler(request, caller, entry)
 
         return await answer(request, entry, self._faults, respond)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from emulator.answering import answer
 from emulator.faults import Faults
+from emulator.handed_out import remembered
 from emulator.request_log import RequestLog
 from emulator.topology import TENANT_ID, Identity
 
@@ -42,7 +43,7 @@ class IdentityProvider:
         self._faults = faults
         self._lifetime = lifetime
         self._identities = {identity.object_id: identity for identity in identities}
-        self._by_secret = {secrets.token_urlsafe(24): identity for identity in identities}
+        self._by_secret = {remembered(secrets.token_urlsafe(24)): identity for identity in identities}
         self._signing_key = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -97,11 +98,11 @@ class IdentityProvider:
             raise UnauthorizedError(f"the token is for {claims['aud']}, not for {' or '.join(sorted(audiences))}")
         return self._identities[claims["oid"]]
 
-    def name_of(self, authorization: str | None) -> str | None:
-        """Whose token this header bears, whatever it is for: for the log, not for access."""
+    def bearer_of(self, authorization: str | None) -> Identity | None:
+        """Whose token this header bears, whatever it is for: whether it is for this service is for `verify` to say."""
         scheme, _, token = (authorization or "").partition(" ")
         try:
-            return self._identities[self._claims(token)["oid"]].name if scheme.lower() == "bearer" else None
+            return self._identities[self._claims(token)["oid"]] if scheme.lower() == "bearer" else None
         except UnauthorizedError:
             return None
 

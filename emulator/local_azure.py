@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from emulator.access import Access
+from emulator.application_insights import ApplicationInsights
 from emulator.azure_ml import AzureML
 from emulator.azure_ml.events import subscription_id
 from emulator.azure_monitor import AzureMonitor
@@ -19,6 +21,7 @@ from emulator.event_grid.events import AS_PUBLISHED, Schema
 from emulator.faults import Faults
 from emulator.function_app import FunctionApp
 from emulator.gateway import Gateway
+from emulator.handed_out import remembered
 from emulator.identity import IdentityProvider
 from emulator.request_log import RequestLog
 from emulator.service_bus import ServiceBus
@@ -51,7 +54,8 @@ class LocalAzure:
         self.ca = CertificateAuthority(directory)
         self.identities = IdentityProvider(self._topology.identities, log=self.log, faults=self.faults)
         shared: dict[str, Any] = {"clock": self.clock, "log": self.log, "faults": self.faults}
-        self.gateway = Gateway(log=self.log, faults=self.faults, identities=self.identities, ca=self.ca)
+        access = Access.of(policy, self._topology)
+        self.gateway = Gateway(log=self.log, faults=self.faults, identities=self.identities, ca=self.ca, access=access)
         self.storage = Storage(
             accounts=self._topology.storage_accounts,
             directory=directory,
@@ -62,6 +66,7 @@ class LocalAzure:
         verify = self.identities.verify
         self.event_grid = EventGrid(**shared, directory=directory, verify_token=verify)
         self.azure_monitor = AzureMonitor()
+        self.application_insights = ApplicationInsights()
         self.azure_ml = AzureML(
             **shared,
             monitor=self.azure_monitor,
@@ -69,9 +74,10 @@ class LocalAzure:
             storage=self.storage,
             directory=directory,
             publish=self.event_grid.publish_system,
+            access=access,
             verify_token=verify,
         )
-        keys = {name: secrets.token_urlsafe(32) for name in (SERVICE_KEY, OPERATOR_KEY)}
+        keys = {name: remembered(secrets.token_urlsafe(32)) for name in (SERVICE_KEY, OPERATOR_KEY)}
         self.service_bus = ServiceBus(**shared, access_keys=keys)
         self.service_bus.create_queue(self._topology.queue)
         self.control = Control(**shared)
@@ -98,9 +104,9 @@ class LocalAzure:
         for service in (self.identities, self.storage, self.gateway, self.event_grid, self.azure_ml, self.service_bus):
             self._stack.push_async_callback(service.stop)
             await service.start()
-        for mounted in (self.storage, self.event_grid, self.azure_ml, self.azure_monitor):
+        for mounted in (self.storage, self.event_grid, self.azure_ml, self.azure_monitor, self.application_insights):
             self.gateway.mount(mounted.mounts())
-        for controlled in (self.storage, self.event_grid, self.azure_ml, self.service_bus):
+        for controlled in (self.storage, self.event_grid, self.azure_ml, self.service_bus, self.application_insights):
             self.control.add_routes(controlled.control_routes())
         if self._app_root is not None:
             await self._start_function_app(self._app_root)

@@ -50,20 +50,29 @@ class Role:
 
 @dataclass
 class Assignments:
-    """Roles of one identity, by scope in lower case. A role counts at its scope and below."""
+    """Roles of one identity, by scope in lower case. A role counts at its scope and below.
+
+    `free` are scopes at which roles of Azure's own allow everything.
+    """
 
     roles: dict[str, list[Role]] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
 
     def assign(self, scope: str, role: Role) -> None:
         self.roles.setdefault(scope.lower(), []).append(role)
 
-    def allow(self, permission: Permission) -> bool:
-        scope = permission.scope.lower()
-        return any(
-            role.allows(permission)
+    def at(self, scope: str) -> list[Role]:
+        scope = scope.lower()
+        return [
+            role
             for above, roles in self.roles.items()
             if scope == above or scope.startswith(f"{above}/")
             for role in roles
+        ]
+
+    def allow(self, permission: Permission) -> bool:
+        return permission.scope.lower() in self.free or any(
+            role.allows(permission) for role in self.at(permission.scope)
         )
 
 

@@ -25,6 +25,7 @@ from yarl import URL
 from emulator.answering import RelayedAnswer
 from emulator.certificates import CertificateAuthority
 from emulator.clock import Clock
+from emulator.handed_out import remembered
 from emulator.identity import IdentityProvider, UnauthorizedError
 from emulator.mounts import Handler, Mount, error_body
 from emulator.processes import ChildProcess, spawn
@@ -57,7 +58,7 @@ class Storage:
         clock: Clock,
         identities: IdentityProvider,
     ) -> None:
-        self._keys = {account: b64encode(secrets.token_bytes(64)).decode() for account in accounts}
+        self._keys = {account: remembered(b64encode(secrets.token_bytes(64)).decode()) for account in accounts}
         self._directory = directory
         self._data = directory / "azurite"  # of one run only: the workspaces in memory do not outlive it either
         self._ca = ca

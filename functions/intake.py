@@ -16,13 +16,13 @@ def blueprint(intake: Callable[[], Intake], reconciler: Callable[[], Reconciler]
 
     @bp.function_name("intake")
     @bp.event_grid_trigger(arg_name="event")
-    def receive(event: func.EventGridEvent) -> None:
+    def receive(event: func.EventGridEvent, context: func.Context) -> None:
         """Returning accepts the event. Raising (only for what may succeed later) makes Event Grid deliver it again."""
         envelope = _envelope(event)
         if is_resource_write(envelope):
             reconciler().hint(envelope)
         else:
-            intake().receive(envelope)
+            intake().receive(envelope, traceparent_of(event, context))
 
     return bp
 
@@ -33,3 +33,10 @@ def _envelope(event: func.EventGridEvent | func.CloudEvent) -> dict[str, Any]:
     if isinstance(event, func.CloudEvent):
         return common | {"source": event.source, "type": event.type, "time": event.time}
     return common | {"topic": event.topic, "eventType": event.event_type, "eventTime": event.event_time}
+
+
+def traceparent_of(event: func.EventGridEvent | func.CloudEvent, context: func.Context) -> str | None:
+    """The trace of whoever published the event, where it says so (CloudEvents distributed tracing); else the host's."""
+    given = event.extension_attrs.get("traceparent") if isinstance(event, func.CloudEvent) else None
+    found: str | None = given or context.trace_context.trace_parent
+    return found

@@ -26,6 +26,9 @@ param signInClientId string = ''
 @description('System topics that are there already, by the source\'s name in the policy: { dev: { workspace: NAME, resourceGroup: NAME } }. Azure allows one topic for each workspace and one for each resource group.')
 param existingTopics object = {}
 
+@description('Addresses that are mailed when an alert fires. Without any, alerts are only listed in the portal.')
+param alertAddresses array = []
+
 // any: sources and targets need not all have the same keys.
 var policy = any(loadYamlContent('../promotion.yaml'))
 var sources = items(policy.sources)
@@ -90,6 +93,19 @@ module notifications 'modules/notifications.bicep' = {
     location: location
     tags: tags
     principalId: identity.outputs.principalId
+  }
+}
+
+module alerts 'modules/alerts.bicep' = {
+  scope: group
+  params: {
+    token: token
+    location: location
+    tags: tags
+    logsId: monitoring.outputs.workspaceId
+    namespaceId: queue.outputs.namespaceId
+    queueName: queue.outputs.queueName
+    addresses: alertAddresses
   }
 }
 
@@ -167,6 +183,17 @@ module topics 'modules/topics.bicep' = [
       workspaceName: source.value.workspace
       workspaceTopicName: existingTopics[?source.key].?workspace ?? 'evgst-promotion-${source.value.workspace}'
       resourceGroupTopicName: existingTopics[?source.key].?resourceGroup ?? 'evgst-promotion-${source.value.resource_group}'
+      tags: tags
+    }
+  }
+]
+
+module eventAlerts 'modules/event-alerts.bicep' = [
+  for (source, index) in sources: {
+    scope: resourceGroup(source.value.subscription_id, source.value.resource_group)
+    params: {
+      topicName: topics[index].outputs.workspaceTopicName
+      actionGroupId: alerts.outputs.actionGroupId
       tags: tags
     }
   }

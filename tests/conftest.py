@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core import policy_file
-from emulator.topology import PROMOTION_SERVICE, Topology
+from emulator.topology import PROMOTION_SERVICE
 from tests import permissions
+from tests.leaks import leaks, written
 from tests.local import LocalAzure, started
 
 REPOSITORY = Path(__file__).parent.parent
@@ -46,15 +46,20 @@ def _local_azure(directory: Path) -> Iterator[LocalAzure]:
     policy = REPOSITORY / "tests" / "promotion.yaml"
     with started(directory / "azure", app=REPOSITORY, policy=policy) as azure:
         yield azure
-        _check_permissions(azure, policy)
+        _check_permissions(azure)
+        _check_secrets(azure)
 
 
-def _check_permissions(azure: LocalAzure, policy: Path) -> None:
+def _check_permissions(azure: LocalAzure) -> None:
     """Whatever the tests made the service do, the roles of infra/roles allow."""
-    assigned = permissions.assignments(policy_file.load(policy).policy, Topology())
-    entries = azure.control.requests(principal=PROMOTION_SERVICE.name)
-    refused = permissions.missing(entries, assigned, Topology())
+    refused = permissions.refused(azure.control.requests(principal=PROMOTION_SERVICE.name))
     assert not refused, f"infra/roles lack what the service has asked for: {refused}"
+
+
+def _check_secrets(azure: LocalAzure) -> None:
+    """Whatever the tests made the service write, no key, signature or token is in it."""
+    found = leaks(written(azure), azure.control.get("/secrets")["secrets"])
+    assert not found, "secrets were written down:\n" + "\n".join(found[:20])
 
 
 @pytest.fixture

@@ -1,49 +1,34 @@
 """The custom roles of infra/roles held against what the service has asked of the local Azure."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.policy import Policy
-from emulator.permissions import Assignments, Permission, Role, needed
+import yaml
+
+from emulator.access import MISSING, SERVICES, assignments
+from emulator.permissions import needed
 from emulator.topology import PROMOTION_SERVICE, Topology
 
-ROLES = Path(__file__).parent.parent / "infra" / "roles"
-# Where roles of infra/ are at work; its own storage, queue and topic the service reaches with roles of Azure's.
-SERVICES = ("arm", "azureml", "blob", "monitor")
+
+def refused(entries: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Operations for which the service had no permission, so that the local Azure refused them."""
+    return {entry["detail"][MISSING] for entry in entries if MISSING in entry["detail"]}
 
 
-def role(name: str) -> Role:
-    return Role.from_json(json.loads((ROLES / f"{name}.json").read_text(encoding="utf-8")))
-
-
-def assignments(policy: Policy, topology: Topology) -> Assignments:
-    """What infra/main.bicep assigns for a policy."""
-    found = Assignments()
-    accounts = {workspace.arm_id.lower(): workspace.storage_account for workspace in topology.workspaces}
-    for source in policy.sources.values():
-        name = "source-with-status-tags" if source.status_tags or source.register_models else "source"
-        _assign(found, source.id.arm_id, accounts, name)
-    for target in policy.targets.values():
-        _assign(found, target.id.arm_id, accounts, "target")
-        found.assign(f"/subscriptions/{target.id.subscription_id}", role("target-subscription"))
-    return found
-
-
-def _assign(found: Assignments, workspace: str, accounts: Mapping[str, str], name: str) -> None:
-    found.assign(workspace, role(name))
-    found.assign(f"storage:{accounts[workspace.lower()]}", role(name))
-
-
-def missing(entries: Iterable[Mapping[str, Any]], assigned: Assignments, topology: Topology) -> set[Permission]:
-    """Permissions that requests of the service needed and that no role gives it."""
-    own = f"{topology.service_storage_account}.blob."
+def unused(entries: Iterable[Mapping[str, Any]], policy: Path) -> list[str]:
+    """Permissions of the roles that no request has needed, each with its role. Those of a full run are worth a look."""
     asked = {
-        needed(entry["method"], entry["host"], entry["path"], entry["query"])
+        permission.operation.lower()
         for entry in entries
-        if entry["principal"] == PROMOTION_SERVICE.name
-        and entry["service"] in SERVICES
-        and not entry["host"].startswith(own)
+        if entry["principal"] == PROMOTION_SERVICE.name and entry["service"] in SERVICES
+        if (permission := needed(entry["method"], entry["host"], entry["path"], entry["query"]))
     }
-    return {permission for permission in asked if permission is not None and not assigned.allow(permission)}
+    assigned = assignments(yaml.safe_load(policy.read_text(encoding="utf-8")), Topology())
+    roles = {role.name: role for each in assigned.roles.values() for role in each}
+    return sorted(
+        f"{role.name}: {operation}"
+        for role in roles.values()
+        for operation in role.actions | role.data_actions
+        if operation not in asked
+    )

@@ -70,5 +70,7 @@ def _properties(command: Command) -> dict[str | bytes, int | float | bytes | boo
         "endpoint": command.endpoint,
         "hop": command.hop,
         "attempt": command.attempt if isinstance(command, PromoteModel) else None,
+        # By this name Azure's SDKs and the Functions host find the trace that a message belongs to.
+        "Diagnostic-Id": command.traceparent if isinstance(command, PromoteModel) else None,
     }
     return {name: value for name, value in found.items() if value is not None}

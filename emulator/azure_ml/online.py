@@ -11,6 +11,7 @@ from emulator.azure_ml.arm import SystemData, bad_request, resource
 from emulator.azure_ml.capacity import DEFAULT_INSTANCE_TYPE
 from emulator.azure_ml.operations import TRANSITIONAL, Operation
 from emulator.azure_ml.workspaces import Workspace
+from emulator.handed_out import remembered
 from emulator.serving.servers import InferenceServer
 
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
@@ -133,7 +134,7 @@ def instance_type(properties: dict[str, Any]) -> str:
 
 
 def new_key() -> str:
-    return secrets.token_urlsafe(24)
+    return remembered(secrets.token_urlsafe(24))
 
 
 def seconds(duration: str) -> float:

@@ -1,9 +1,10 @@
-"""What identities may do with Azure ML's resources: everything, but for the actions that were taken away from them."""
+"""What identities may do with Azure ML's resources: what their roles allow, but for actions that were taken away from them."""
 
 from fnmatch import fnmatchcase
 
 from aiohttp import web
 
+from emulator.access import Access, refusal_text
 from emulator.azure_ml.arm import WORKSPACE, ArmError, Call, Routes
 from emulator.azure_ml.workspaces import Workspace, Workspaces
 from emulator.topology import Identity
@@ -14,8 +15,9 @@ _VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELE
 class Permissions:
     """Checks every request to Resource Manager, and answers who asks what is allowed."""
 
-    def __init__(self, workspaces: Workspaces) -> None:
+    def __init__(self, workspaces: Workspaces, access: Access) -> None:
         self._workspaces = workspaces
+        self._access = access
         self._taken: dict[tuple[str, str], tuple[str, ...]] = {}  # by identity and the ARM id of a workspace
 
     def add_routes(self, routes: Routes) -> None:
@@ -38,9 +40,7 @@ class Permissions:
                 raise ArmError(
                     403,
                     "AuthorizationFailed",
-                    f"The client '{caller.client_id}' with object id '{caller.object_id}' does not have authorization to "
-                    f"perform action '{action}' over scope '{request.path}' or the scope is invalid. If access was "
-                    "recently granted, please refresh your credentials.",
+                    refusal_text(caller, action, request.path),
                 )
 
     def _concerned(self, path: str) -> list[Workspace]:
@@ -53,8 +53,10 @@ class Permissions:
 
     async def _list(self, call: Call) -> web.Response:
         workspace = self._workspaces.of(call)
-        held = {"actions": ["*"], "notActions": list(self.taken(call.caller, workspace))}
-        return web.json_response({"value": [held | {"dataActions": [], "notDataActions": []}]})
+        roles = self._access.roles(call.caller, workspace.spec.arm_id)
+        given = [["*"]] if roles is None else [sorted(role.actions) for role in roles]
+        more = {"notActions": list(self.taken(call.caller, workspace)), "dataActions": [], "notDataActions": []}
+        return web.json_response({"value": [{"actions": actions, **more} for actions in given]})
 
 
 def action_of(method: str, path: str) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from emulator.access import Access
 from emulator.azure_ml.arm import ArmError, Routes
 from emulator.azure_ml.assets import Assets
 from emulator.azure_ml.batch_endpoints import BatchEndpoints
@@ -59,6 +60,7 @@ class AzureML:
         monitor: AzureMonitor,
         verify_token: VerifyToken | None = None,
         environment_cache: Path = ENVIRONMENT_CACHE,
+        access: Access | None = None,
     ) -> None:
         events = Events(clock, publish)
         self._workspaces = Workspaces(topology, storage)
@@ -74,7 +76,7 @@ class AzureML:
             servers=self._servers,
             environments=self._environments,
         )
-        capacity, self._permissions = Capacity(), Permissions(self._workspaces)
+        capacity, self._permissions = Capacity(), Permissions(self._workspaces, access or Access())
         self._endpoints = OnlineEndpoints(
             workspaces=self._workspaces,
             operations=self._operations,

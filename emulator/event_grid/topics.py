@@ -15,6 +15,7 @@ from aiohttp import web
 
 from emulator.clock import Clock
 from emulator.event_grid.events import CLOUD_EVENT_TYPES, Event, MalformedEventsError, Schema, published_events
+from emulator.handed_out import remembered
 from emulator.identity import UnauthorizedError
 from emulator.mounts import error_body
 from emulator.request_log import Entry
@@ -40,7 +41,7 @@ class Topic:
     input_schema: Schema
     senders: frozenset[str] | None = None
     published: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS), compare=False)
-    key: str = field(default_factory=lambda: base64.b64encode(secrets.token_bytes(32)).decode())
+    key: str = field(default_factory=lambda: remembered(base64.b64encode(secrets.token_bytes(32)).decode()))
 
     @property
     def host(self) -> str:

@@ -35,17 +35,20 @@ class EventGridWebhook:
                 return web.json_response({"validationResponse": _validation_code(await request.json())})
             case "notification":
                 body = await request.json()
-                return await self._notify(function, body if isinstance(body, list) else [body])
+                events = body if isinstance(body, list) else [body]
+                return await self._notify(function, events, request.headers.get("traceparent"))
             case "unsubscribe":
                 return web.Response(status=202)
             case _:
                 return web.Response(status=400)
 
-    async def _notify(self, function: Function, events: list[Any]) -> web.Response:
+    async def _notify(self, function: Function, events: list[Any], trace: str | None) -> web.Response:
         batches = [events] if function.is_batch else events
         results: list[InvocationResult] = await asyncio.gather(
             *(
-                self._host.invoke(function, rpc.TypedData(json=json.dumps(batch)), reason="EventGrid trigger fired.")
+                self._host.invoke(
+                    function, rpc.TypedData(json=json.dumps(batch)), reason="EventGrid trigger fired.", trace=trace
+                )
                 for batch in batches
             )
         )

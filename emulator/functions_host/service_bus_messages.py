@@ -35,6 +35,13 @@ def by_hand(text: str) -> tuple[TypedData, dict[str, TypedData]]:
     return rpc.TypedData(string=text), {name: _typed(value) for name, value in metadata.items()}
 
 
+def trace_of(message: ServiceBusReceivedMessage) -> str | None:
+    """The traceparent that its sender put on it, under one of the names that the .NET SDK looks for."""
+    properties = _properties(message.application_properties or {})
+    found = properties.get("Diagnostic-Id") or properties.get("traceparent")
+    return found if isinstance(found, str) else None
+
+
 def _metadata(message: ServiceBusReceivedMessage) -> dict[str, Any]:
     properties = _properties(message.application_properties or {})
     return {

@@ -29,7 +29,7 @@ from azure.servicebus.exceptions import (
 
 from emulator.functions_host.configuration import ConfigurationError, ServiceBusOptions
 from emulator.functions_host.host import Host
-from emulator.functions_host.service_bus_messages import many_messages, one_message
+from emulator.functions_host.service_bus_messages import many_messages, one_message, trace_of
 from emulator.functions_host.worker import Function
 
 log = logging.getLogger("Host.Triggers.ServiceBus")
@@ -207,9 +207,9 @@ class ServiceBusListener:
             data, metadata = one_message(messages[0], binary=binary)
         # Microsoft's listener does not renew the locks of batches, but does renew a session's.
         with lock.held_for([] if self._function.is_batch else messages):
-            result = await self._host.invoke(
-                self._function, data, metadata, reason=f"(null), new message detected on '{self.entity}'."
-            )
+            reason = f"(null), new message detected on '{self.entity}'."
+            trace = None if self._function.is_batch else trace_of(messages[0])
+            result = await self._host.invoke(self._function, data, metadata, reason=reason, trace=trace)
         if result.succeeded and not self._auto_complete:
             return
         settle = receiver.complete_message if result.succeeded else receiver.abandon_message

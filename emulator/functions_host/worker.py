@@ -126,7 +126,7 @@ async def _load(metadata: Any) -> Function:
 
 
 async def invoke(
-    function: Function, invocation_id: str, data: TypedData, metadata: Mapping[str, TypedData]
+    function: Function, invocation_id: str, data: TypedData, metadata: Mapping[str, TypedData], traceparent: str
 ) -> InvocationResult:
     """Run the function once with `data` as what its trigger brings. Never raises for an error of the function."""
     library.invocation_id_cv.set(invocation_id)
@@ -137,6 +137,7 @@ async def invoke(
                 function_id=function.function_id,
                 input_data=[rpc.ParameterBinding(name=function.trigger["name"], data=data)],
                 trigger_metadata=metadata,
+                trace_context=rpc.RpcTraceContext(trace_parent=traceparent),
             )
         )
     )

@@ -91,7 +91,12 @@ resource settings 'Microsoft.Web/sites/config@2024-11-01' = {
     // An address only: the component takes no telemetry without a token of the identity (modules/monitoring.bicep).
     APPLICATIONINSIGHTS_CONNECTION_STRING: applicationInsights
     APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${clientId};Authorization=AAD'
+    // The worker sets up OpenTelemetry with these, before it loads the app (core/adapters/tracing.py). Every trace is kept: a
+    // promotion has some dozens of spans. Spans of HTTP clients are off: their URLs may hold signatures.
+    PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY: 'true'
     OTEL_SERVICE_NAME: 'model-promotion'
+    OTEL_TRACES_SAMPLER: 'always_on'
+    OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: 'azure_sdk,django,fastapi,flask,httpx,httpx2,psycopg2,requests,urllib,urllib3'
     PYTHON_THREADPOOL_THREAD_COUNT: '32'
     AZURE_CLIENT_ID: clientId
     ServiceBusConnection__fullyQualifiedNamespace: serviceBusHost

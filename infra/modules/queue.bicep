@@ -51,4 +51,5 @@ resource rights 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
 ]
 
 output host string = '${namespace.name}.servicebus.windows.net'
+output namespaceId string = namespace.id
 output queueName string = queue.name

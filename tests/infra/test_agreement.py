@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.monitor.opentelemetry._constants import _ALL_SUPPORTED_INSTRUMENTED_LIBRARIES
 
 from core import settings
 from core.adapters import archive_storage, ledger_storage
 from core.events import MODEL_REGISTERED, RESOURCE_WRITTEN, RUN_COMPLETED, RUN_STATUS_CHANGED, WorkspaceId
 from core.policy import SourceWorkspace, Workspace
+from emulator import application_insights
 from emulator.functions_host.configuration import load_host_json
 from emulator.topology import DEV, QueueSpec
 from tests.infra import bicep
@@ -26,7 +28,9 @@ OF_THE_PLATFORM = {
     "AzureWebJobsStorage__accountName",
     "AzureWebJobsStorage__clientId",
     "AzureWebJobsStorage__credential",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
     "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
     "PYTHON_THREADPOOL_THREAD_COUNT",
     "ServiceBusConnection__clientId",
     "ServiceBusConnection__credential",
@@ -121,6 +125,20 @@ def test_telemetry_is_only_switched_on_with_its_package() -> None:
     assert ("PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY" in app_settings()) == (
         "azure-monitor-opentelemetry" in required
     )
+
+
+def test_no_span_is_made_of_a_request() -> None:
+    """URLs of requests may hold signatures: everything that Azure Monitor's distribution would instrument is switched off."""
+    off = set(app_settings()["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"].split(","))
+    assert off == set(_ALL_SUPPORTED_INSTRUMENTED_LIBRARIES)
+
+
+def test_the_local_azure_switches_telemetry_on_as_azure_does() -> None:
+    assert application_insights.SETTINGS.keys() - app_settings().keys() == {
+        "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED",
+        "APPLICATIONINSIGHTS_SDKSTATS_DISABLED",
+        "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL",
+    }
 
 
 def test_functions_have_as_many_threads_as_sessions() -> None:

@@ -4,15 +4,17 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core import policy_file
+from emulator import access
+from emulator.access import Access
 from emulator.permissions import Assignments, Permission, Role, needed
+from emulator.request_log import Entry
 from emulator.topology import DATA_SCIENTIST, DEV, PROD, PROMOTION_SERVICE, Topology
-from tests import permissions
 
 REPOSITORY = Path(__file__).parent.parent.parent
 NAMES = {"s": "source", "t": "source-with-status-tags", "T": "target", "S": "target-subscription"}
@@ -25,7 +27,7 @@ SHORT = {"ML/": "Microsoft.MachineLearningServices/", "Blob/": "Microsoft.Storag
 
 
 def definition(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((permissions.ROLES / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((access.ROLES / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -157,9 +159,9 @@ def test_a_role_counts_at_its_scope_and_below(scope: str, permission: Permission
     assert assignments.allow(permission) is allowed
 
 
-def _asked(method: str, host: str, path: str, principal: str = PROMOTION_SERVICE.name) -> dict[str, Any]:
+def _entry(method: str, host: str, path: str) -> Entry:
     service = "blob" if ".blob." in host else "arm"
-    return {"method": method, "host": host, "path": path, "query": {}, "principal": principal, "service": service}
+    return Entry(number=1, at=datetime.now(UTC), service=service, method=method, host=host, path=path)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +179,37 @@ def _asked(method: str, host: str, path: str, principal: str = PROMOTION_SERVICE
         ("PUT", "stpromotion.blob.core.windows.net", "/promotion-archive/b", False),
     ],
 )
-def test_what_the_end_of_a_test_run_would_find(method: str, host: str, path: str, is_missing: bool) -> None:
+def test_a_request_without_permission_is_refused_at_the_door(
+    method: str, host: str, path: str, is_missing: bool
+) -> None:
     """With the policy of the tests: dev is a source with status tags, prod a target."""
-    policy = policy_file.load(REPOSITORY / "tests" / "promotion.yaml").policy
-    assigned = permissions.assignments(policy, Topology())
-    by_others = _asked("DELETE", ARM, DEV.arm_id, principal=DATA_SCIENTIST.name)
+    held = Access.of(REPOSITORY / "tests" / "promotion.yaml", Topology())
+    entry = _entry(method, host, path)
 
-    found = permissions.missing([_asked(method, host, path), by_others], assigned, Topology())
+    refusal = held.refusal(entry, PROMOTION_SERVICE)
 
-    assert bool(found) is is_missing
+    assert (refusal is not None) is is_missing is (access.MISSING in entry.detail)
+    assert held.refusal(_entry(method, host, path), DATA_SCIENTIST) is None
+    assert held.refusal(_entry(method, host, path), None) is None
+
+
+def test_refusals_are_worded_as_azures() -> None:
+    held = Access.of(REPOSITORY / "tests" / "promotion.yaml", Topology())
+    of_arm = held.refusal(_entry("DELETE", ARM, f"{PROD.arm_id}/models/m/versions/1"), PROMOTION_SERVICE)
+    of_blobs = held.refusal(_entry("PUT", f"{DEV.storage_account}.blob.core.windows.net", "/c/b"), PROMOTION_SERVICE)
+
+    assert of_arm is not None and of_blobs is not None
+    assert (of_arm.status, json.loads(str(of_arm.text))["error"]["code"]) == (403, "AuthorizationFailed")
+    assert "perform action 'Microsoft.MachineLearningServices/workspaces/models/versions/delete'" in str(of_arm.text)
+    assert (of_blobs.status, of_blobs.headers["x-ms-error-code"]) == (403, "AuthorizationPermissionMismatch")
+
+
+@pytest.mark.parametrize("text", ["", "sources: [", "sources: {dev: {}}\ntargets: {}"])
+def test_what_is_no_policy_holds_nobody_to_anything(tmp_path: Path, text: str) -> None:
+    """The app says what is wrong with it."""
+    (tmp_path / "promotion.yaml").write_text(text, encoding="utf-8")
+    held = Access.of(tmp_path / "promotion.yaml", Topology())
+    assert held.refusal(_entry("DELETE", ARM, PROD.arm_id), PROMOTION_SERVICE) is None
 
 
 @pytest.mark.parametrize(

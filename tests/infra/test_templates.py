@@ -28,6 +28,7 @@ FUNCTIONS = frozenset(
         "items",
         "last",
         "loadJsonContent",
+        "loadTextContent",
         "loadYamlContent",
         "map",
         "maxLength",
