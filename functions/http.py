@@ -26,7 +26,7 @@ _STATUS = {
     OrderProblem.FORBIDDEN: 403,
     OrderProblem.INVALID: 400,
 }
-Handler = Callable[[func.HttpRequest], func.HttpResponse]
+Handler = Callable[..., func.HttpResponse]
 
 
 class Body(BaseModel):
@@ -59,9 +59,9 @@ def answered(handler: Handler) -> Handler:
     """Turn what a handler raises into problem details."""
 
     @functools.wraps(handler)
-    def answer(req: func.HttpRequest) -> func.HttpResponse:
+    def answer(req: func.HttpRequest, **more: Any) -> func.HttpResponse:
         try:
-            return handler(req)
+            return handler(req, **more)
         except Problem as found:
             return problem(found.status, str(found))
         except OrderRefused as refused:

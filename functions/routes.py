@@ -18,6 +18,7 @@ written by it (a model, a mapping of its fields, or a whole `func.HttpResponse`)
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -27,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from core.callers import Caller
 from core.errors import Conflict
+from core.telemetry import span
 from functions import http
 from functions.http import DEFAULT_LIMIT, LARGEST_LIMIT, Body, Problem
 
@@ -145,10 +147,13 @@ class Routes:
         def registered(handler: Handler[T]) -> Handler[T]:
             operation = Operation(handler.__name__, method, route, summary, takes, answers, status)
 
-            def run(req: func.HttpRequest) -> func.HttpResponse:
+            def run(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
                 given = _query(req, takes) if method == "GET" else http.body(req, takes)
                 caller = http.caller(req, platform_authentication=self._platform_authentication)
-                return _written(_handled(handler, Request(req, operation, given, caller)), operation)
+                # What is asked for is a part of the request's trace; looking is not worth a span.
+                parent = context.trace_context.trace_parent
+                with span(operation.name, parent) if method == "POST" else nullcontext():
+                    return _written(_handled(handler, Request(req, operation, given, caller)), operation)
 
             trigger = self.blueprint.route(route, methods=[method])
             self.blueprint.function_name(operation.name)(trigger(http.answered(run)))
