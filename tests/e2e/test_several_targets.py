@@ -19,9 +19,10 @@ def test_only_the_target_that_failed_is_retried(local_azure: LocalAzure, tmp_pat
 
     def both() -> dict[str, dict[str, Any]] | None:
         rows = {row["target"]: row for row in local_azure.promotions_of(NAME, version)}
-        return rows if {row["state"] for row in rows.values()} == {"succeeded", "refused"} else None
+        ended = {row["state"] for row in rows.values()} == {"succeeded", "refused"}
+        return rows if ended and not any(row["owed"] for row in rows.values()) else None
 
-    rows = local_azure.wait_for(both, what="the ends of both")
+    rows = local_azure.wait_for(both, what="the ends of both, of which people have been told")
     live, failed = rows["prod"], rows["test"]
     assert (live["state"], failed["state"]) == ("succeeded", "refused")
     assert "could not be started" in failed["why"]
