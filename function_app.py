@@ -15,6 +15,7 @@ from azure.core.credentials import TokenCredential
 
 from core import notifications, policy_file, settings, telemetry
 from core.approvals import Approvals
+from core.drift_watch import DriftWatch
 from core.events import WorkspaceId
 from core.explain import Explainer
 from core.intake import Intake
@@ -152,8 +153,21 @@ def _reconciler() -> Reconciler:
         orders=_orders(),
         status=_status_tags(),
         publisher=_publisher(),
+        drift=_drift(),
         now=_now,
         loaded_at=LOADED_AT,
+    )
+
+
+@cache
+def _drift() -> DriftWatch:
+    return DriftWatch(
+        policy=POLICY.policy,
+        ledger=_ledger(),
+        target_for=_targets(),
+        orders=_orders(),
+        publisher=_publisher(),
+        now=_now,
     )
 
 
@@ -203,7 +217,7 @@ API.append(
     )
 )
 API.append(failed.routes(_replay, platform_authentication=SIGN_IN))
-API.append(reconcile.routes(_reconciler, platform_authentication=SIGN_IN))
+API.append(reconcile.routes(_reconciler, _drift, platform_authentication=SIGN_IN))
 API.append(openapi.routes(API))
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)

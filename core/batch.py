@@ -1,7 +1,7 @@
 """What is particular to batch: the component, its test job, and the schedule that runs it. Pure."""
 
 from core import tags
-from core.commands import Phase, PromoteModel
+from core.commands import Phase, PromoteModel, Verb
 from core.errors import Reason
 from core.outcomes import Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint, JobStatus, Provisioning, Schedule, TestSummary
@@ -108,7 +108,7 @@ def schedule(wanted: Wanted, seen: Seen) -> Step | None:
         )
     if found.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
         return wait(Phase.DEPLOY, f"schedule {found.name} is being changed", seen)
-    if not is_as_wanted(command, stage, found):
+    if not is_as_wanted(command, stage, found) or (is_repair(command) and is_paused_by_hand(found)):
         return _write(wanted, seen)
     if found.provisioning is Provisioning.FAILED:
         return Refused(
@@ -132,6 +132,17 @@ def is_as_wanted(command: PromoteModel, stage: BatchStage, found: Schedule) -> b
 def is_paused_by_hand(found: Schedule | Unseen | None) -> bool:
     """Somebody switched the schedule off: a promotion gives it the new version, and leaves it off."""
     return isinstance(found, Schedule) and not found.enabled and found.tags.get(tags.SCHEDULE_STATE) == tags.ENABLED
+
+
+def is_to_run(command: PromoteModel, stage: BatchStage, found: Schedule | Unseen | None) -> bool:
+    """Whether a schedule that is written over this one shall be enabled."""
+    rests = is_paused_by_hand(found) and not is_repair(command)
+    return stage.schedule is not None and stage.schedule.enabled and not rests
+
+
+def is_repair(command: PromoteModel) -> bool:
+    """Whether the service brings back what was promoted, because the policy says so: a pause by hand is drift then."""
+    return command.order is not None and command.order.verb is Verb.REPAIR
 
 
 def data_to_test_with(wanted: Wanted) -> str:

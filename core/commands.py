@@ -69,7 +69,7 @@ class Phase(StrEnum):
 
 
 class Verb(StrEnum):
-    """What a person can ask of a promotion, an endpoint or a schedule."""
+    """What a person can ask of a promotion, an endpoint or a schedule; `repair` is what the service asks of itself."""
 
     PROMOTE = "promote"
     RETRY = "retry"
@@ -80,6 +80,7 @@ class Verb(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     WAKE = "wake"
+    REPAIR = "repair"
 
 
 class Order(_Message):

@@ -388,7 +388,7 @@ def _test_input(target: Target, wanted: Wanted) -> str:
 
 def _write_schedule(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
     stage, command = wanted.batch_stage, wanted.command
-    enabled = stage.schedule is not None and stage.schedule.enabled and not batch.is_paused_by_hand(seen.schedule)
+    enabled = batch.is_to_run(command, stage, seen.schedule)
     spec = ScheduleSpec(
         name=name,
         job=_job(wanted, seen, name, stage.input_for(command.model), stage.output_for(command.model)),

@@ -13,7 +13,7 @@ from core.steps import Wanted
 
 # What repairs an endpoint: a freeze does not keep it away either.
 _REPAIRS = (Verb.ROLL_BACK, Verb.RETIRE)
-_BRING_BACK = (Verb.REDEPLOY, Verb.ROLL_BACK)
+_BRING_BACK = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.REPAIR)
 
 
 def gate(wanted: Wanted) -> Parked | Refused | None:

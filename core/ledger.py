@@ -49,6 +49,8 @@ class NoticeType(StrEnum):
     SUPERSEDED = "Promotion.Superseded"
     CANCELLED = "Promotion.Cancelled"
     RETIRED = "Promotion.Retired"
+    DRIFTED = "Promotion.Drifted"
+    DRIFT_RESOLVED = "Promotion.DriftResolved"
 
 
 class Notice(_Record):

@@ -40,9 +40,11 @@ class Changes:
             log.info("promotion %s is %s", promotion.id, promotion.state)
 
 
-def tick(under_way: Iterable[Promotion], now: datetime, *, woken: int, problems: int) -> None:
+def tick(under_way: Iterable[Promotion], now: datetime, *, woken: int, problems: int, drifted: int) -> None:
     """That the timer has run, and how long the promotion that is most overdue has waited for its delivery."""
-    with bearing(record=TICK, queue_age_seconds=queue_age(under_way, now), woken=woken, problems=problems):
+    with bearing(
+        record=TICK, queue_age_seconds=queue_age(under_way, now), woken=woken, problems=problems, drifted=drifted
+    ):
         log.info("the timer has run")
 
 

@@ -30,6 +30,8 @@ _OF_FINAL = MappingProxyType(
         State.RETIRED: NoticeType.RETIRED,
     }
 )
+# What the timer tells of a row that has not changed.
+_BY_THE_TIMER = (NoticeType.OVERDUE, NoticeType.DRIFTED, NoticeType.DRIFT_RESOLVED)
 # What is told once a promotion goes on that had stopped with the type on the left.
 _GOES_ON = MappingProxyType(
     {
@@ -63,6 +65,16 @@ def noted_overdue(row: Promotion, now: datetime, after: timedelta) -> Promotion:
     return _with(row, notice)
 
 
+def noted_drift(row: Promotion, notice_id: str, why: str, now: datetime) -> Promotion:
+    """The row with the notice that the target shows something else than it, or, with nothing to say (`why`), no longer does."""
+    kind = NoticeType.DRIFTED if why else NoticeType.DRIFT_RESOLVED
+    if any(notice.id == notice_id for notice in row.notices):
+        return row
+    text = why or "the target shows again what was promoted"
+    changes = {"id": notice_id, "at": now, "reason": None, "remedy": None, "why": text[:TEXT_LIMIT]}
+    return _with(row, _notice(row, kind).model_copy(update=changes))
+
+
 def is_overdue(row: Promotion, now: datetime, after: timedelta) -> bool:
     """Whether nobody knows yet that this attempt takes longer than `after`. Who waits for an approval is not late."""
     if row.state.is_final or row.reason is Reason.APPROVAL_WANTED or now - _since(row) < after:
@@ -78,7 +90,7 @@ def _since(row: Promotion) -> datetime:
 
 
 def _news(row: Promotion) -> list[Notice]:
-    told = [notice for notice in row.notices if notice.type is not NoticeType.OVERDUE]
+    told = [notice for notice in row.notices if notice.type not in _BY_THE_TIMER]
     last = told[-1] if told else None
     news = []
     if last and (after_all := _after_all(row, last)):
@@ -234,6 +246,14 @@ class Cancelled(PromotionData):
     state: Literal[State.CANCELLED]
 
 
+class Drifted(PromotionData):
+    """It should be live, and the target shows something else: `why` says what."""
+
+
+class DriftResolved(PromotionData):
+    """The target shows again what was promoted to it."""
+
+
 class Retired(PromotionData):
     """Its endpoint was taken down."""
 
@@ -254,6 +274,8 @@ DATA: Mapping[NoticeType, type[PromotionData]] = MappingProxyType(
         NoticeType.SUPERSEDED: Superseded,
         NoticeType.CANCELLED: Cancelled,
         NoticeType.RETIRED: Retired,
+        NoticeType.DRIFTED: Drifted,
+        NoticeType.DRIFT_RESOLVED: DriftResolved,
     }
 )
 

@@ -24,7 +24,7 @@ from core.telemetry import traceparent
 # What can be tried again as it was asked; anything else that has ended is redeployed.
 RETRIED = (State.REFUSED, State.CANCELLED, State.SUPERSEDED)
 # What a retry repeats: it is still that which was asked for, not a promotion along its path.
-_REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE)
+_REPEATED = (Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE, Verb.REPAIR)
 _HOLDS = (Verb.HOLD, Verb.RELEASE)
 # App role of those who may go on in spite of a hold or a freeze.
 OVERRIDE_ROLE = "Promotion.Operator"
@@ -100,6 +100,16 @@ class Orders:
         fresh_at = row.attempt + 1 if fresh else None
         wins = winning_time(self._ledger, row.session_id, order.at)
         return self._again(row, order, Verb.REDEPLOY, generation_time=wins, fresh=fresh_at)
+
+    def repair(self, promotion: str, caller: Caller, *, order_id: str, reason: str, fresh: bool) -> Promotion:
+        """Bring back what is live by the ledger and not in the target. As `redeploy`, without a rollout in steps."""
+        row = row_of(self._ledger, promotion)
+        if accepted := self._accepted(row, Verb.REPAIR, order_id):
+            return accepted
+        order = self._order(Verb.REPAIR, caller, order_id, reason)
+        wins = winning_time(self._ledger, row.session_id, order.at)
+        fresh_at = row.attempt + 1 if fresh else None
+        return self._again(row, order, Verb.REPAIR, generation_time=wins, fresh=fresh_at)
 
     def cancel(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
         """End a promotion that is under way, and take away what it has made."""

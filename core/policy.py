@@ -111,10 +111,15 @@ class TargetWorkspace(Workspace):
     """A workspace that models are promoted to, and when nothing is promoted there by itself."""
 
     freeze: Freezes = ()
+    drift: Literal["report", "repair", "ignore"] = Field(
+        "report",
+        description="What is done when the target no longer shows what was promoted to it: report it, bring it back as "
+        "well, or do not look.",
+    )
 
     @property
     def id(self) -> WorkspaceId:
-        return WorkspaceId(**self.model_dump(exclude={"freeze"}))
+        return WorkspaceId(**self.model_dump(exclude={"freeze", "drift"}))
 
 
 class Match(_Strict):

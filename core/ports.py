@@ -241,6 +241,7 @@ class TargetAsset(_Value):
 
     id: str
     tags: Mapping[str, str] = Field(default_factory=dict)
+    archived: bool = False
 
 
 class CopyStatus(StrEnum):

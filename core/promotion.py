@@ -41,7 +41,7 @@ SERVICE = "the service"
 LONGEST_PARKED_WAIT = 86_400.0
 LONGEST_BACK_OFF = 300.0
 # What somebody asks of one endpoint concerns neither the stage before nor the one behind.
-_OF_ONE_STAGE = frozenset({Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE})
+_OF_ONE_STAGE = frozenset({Verb.REDEPLOY, Verb.ROLL_BACK, Verb.RETIRE, Verb.REPAIR})
 _ENDED_AS = {Reason.SUPERSEDED: State.SUPERSEDED, Reason.CANCELLED: State.CANCELLED}
 
 

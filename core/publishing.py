@@ -13,7 +13,7 @@ from typing import Protocol
 from core.errors import PromotionError, Refusal, Transient
 from core.events import WorkspaceId
 from core.ledger import Promotion, State
-from core.notifications import KEPT, Notification, is_overdue, noted_overdue, notifications
+from core.notifications import KEPT, Notification, is_overdue, noted_drift, noted_overdue, notifications
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,10 @@ class Publisher:
         if kept_back:
             raise kept_back
         return published
+
+    def tell_of_drift(self, row: Promotion, notice_id: str, why: str, now: datetime) -> None:
+        """That the target shows something else than this promotion, or no longer does (no `why`); once for each id."""
+        self._publish(noted_drift(row, notice_id, why, now))
 
     def _publish(self, row: Promotion) -> int:
         """How many were published; none while a delivery is about to save this row again."""

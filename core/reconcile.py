@@ -19,6 +19,7 @@ from core import asks, monitoring, status_tags
 from core import policy as rules
 from core.callers import Caller
 from core.commands import Order, Verb
+from core.drift_watch import DriftWatch
 from core.errors import PromotionError, Reason, Refusal, Transient
 from core.events import MODEL_REGISTERED, WorkspaceId, written_model
 from core.intake import TAG_EVENT, Intake
@@ -63,7 +64,10 @@ class History(Ledger, Protocol):
 
 
 class Tick(BaseModel):
-    """What one pass has looked at, done, and cost. `requests` are those for listings of sources."""
+    """What one pass has looked at, done, and cost. `requests` are those for listings of sources.
+
+    `drifted` counts endpoints that show something else than was promoted, of those that this pass has looked at.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -75,6 +79,8 @@ class Tick(BaseModel):
     recovered: int = 0
     woken: int = 0
     told: int = 0
+    drifted: int = 0
+    repaired: int = 0
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -110,6 +116,7 @@ class Reconciler:
         loaded_at: datetime,
         names_a_tick: int = NAMES_A_TICK,
         publisher: Publisher | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         self._policy = policy
         self._listings = listings
@@ -121,6 +128,7 @@ class Reconciler:
         self._loaded_at = loaded_at
         self._names_a_tick = names_a_tick
         self._publisher = publisher
+        self._drift = drift
 
     # -------------------------------------------------------------------------------------------------------- a pass
 
@@ -135,6 +143,14 @@ class Reconciler:
         self._each(problems, "overdue promotions", lambda: done.update(woken=self._wake_overdue(under_way, started)))
         if (publisher := self._publisher) is not None:
             self._each(problems, "notifications", lambda: done.update(told=publisher.catch_up(under_way, started)))
+        if (drift := self._drift) is not None:
+
+            def watch() -> None:
+                counted, wrong = drift.look({row.session_id for row in under_way})
+                done.update(counted)
+                problems.extend(wrong)
+
+            self._each(problems, "drift", watch)
         rows = self._rows_of_versions()
         for source, name in self._names(listings, problems):
 
@@ -149,7 +165,7 @@ class Reconciler:
         tick = Tick(at=started, requests=listings.requests, problems=tuple(problems[:10]), seconds=seconds, **done)
         self._remember(tick)
         log.info("reconcile: %s", tick.model_dump_json())
-        monitoring.tick(under_way, started, woken=tick.woken, problems=len(problems))
+        monitoring.tick(under_way, started, woken=tick.woken, problems=len(problems), drifted=tick.drifted)
         return tick
 
     def ticks(self) -> tuple[Tick, ...]:

@@ -23,8 +23,8 @@ AT_ONCE = Rollout()
 
 
 def of(command: PromoteModel) -> Rollout:
-    """The rollout that the stage asks for. What a person rolls back to has been live, and is needed now."""
-    if command.order is not None and command.order.verb is Verb.ROLL_BACK:
+    """The rollout that the stage asks for. What is rolled back to, or repaired, has been live, and is needed now."""
+    if command.order is not None and command.order.verb in (Verb.ROLL_BACK, Verb.REPAIR):
         return AT_ONCE
     return command.stage.rollout if isinstance(command.stage, RealtimeStage) else AT_ONCE
 

@@ -142,7 +142,7 @@ def _taken_back(wanted: Wanted, seen: Seen, do: Do) -> Seen:
 
 def _written_schedule(wanted: Wanted, seen: Seen, do: Do) -> Seen:
     stage = wanted.batch_stage
-    enabled = stage.schedule is not None and stage.schedule.enabled and not batch.is_paused_by_hand(seen.schedule)
+    enabled = batch.is_to_run(wanted.command, stage, seen.schedule)
     written = tags.schedule(wanted.command, stage)
     return replace(seen, schedule=Schedule(name=do.name, tags=written, enabled=enabled, provisioning=_WELL, body={}))
 

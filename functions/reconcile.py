@@ -5,6 +5,8 @@ from collections.abc import Callable
 import azure.functions as func
 from pydantic import Field
 
+from core.drift import Drift
+from core.drift_watch import DriftWatch
 from core.reconcile import BackfillRow, Reconciler, Tick
 from core.settings import RECONCILE_SCHEDULE
 from functions.http import Body
@@ -28,6 +30,12 @@ class Ticks(Body):
     ticks: tuple[Tick, ...]
 
 
+class Drifts(Body):
+    """What is live by the ledger and not as it was promoted, longest first, as of the last pass that looked there."""
+
+    drifts: tuple[Drift, ...]
+
+
 class Backfill(Body):
     """Which rule's older models are meant; a plan unless `dry_run` is false."""
 
@@ -43,12 +51,18 @@ class Backfilled(Body):
     sent: tuple[BackfillRow, ...] = ()
 
 
-def routes(reconciler: Callable[[], Reconciler], *, platform_authentication: bool) -> Routes:
+def routes(
+    reconciler: Callable[[], Reconciler], drift: Callable[[], DriftWatch], *, platform_authentication: bool
+) -> Routes:
     api = Routes(platform_authentication=platform_authentication)
 
     @api.get("reconcile", "The last passes of the timer, and what they cost.", takes=Nothing, answers=Ticks)
     def show_reconcile(req: Request[Nothing]) -> Ticks:
         return Ticks(ticks=reconciler().ticks())
+
+    @api.get("drift", "Endpoints that do not show what was promoted to them.", takes=Nothing, answers=Drifts)
+    def show_drift(req: Request[Nothing]) -> Drifts:
+        return Drifts(drifts=drift().drifts())
 
     @api.post(
         "backfill",

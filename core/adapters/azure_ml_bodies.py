@@ -26,7 +26,10 @@ def body_of(rest_object: Any) -> dict[str, Any]:
 def asset(arm: Arm, path: str, *, api_version: str | None = None) -> TargetAsset | None:
     """A version of an asset, if it is there."""
     body = arm.find(path, api_version=api_version)
-    return TargetAsset(id=body["id"], tags=body["properties"].get("tags") or {}) if body else None
+    if body is None:
+        return None
+    properties = body["properties"]
+    return TargetAsset(id=body["id"], tags=properties.get("tags") or {}, archived=bool(properties.get("isArchived")))
 
 
 def provisioning(properties: Mapping[str, Any]) -> Provisioning:

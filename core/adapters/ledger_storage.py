@@ -3,6 +3,7 @@
 Table `promotions`: partition = promotion id; row `promotion` is where it stands, rows `step-...` what it did.
    Decisions about it are rows `approval-...`.
 Table `promotionendpoints`: partition = session id of the endpoint; row `hold`, rows `audit-...`, newest first.
+   Partition `live` has the last `live` record of each endpoint under its session id.
 Table `promotionmemos`: partition = kind, row = hash of the key; what timers keep from tick to tick.
 Table `promotionevents`: partition = hash of source and subject, row = hash of the event id.
 All but the memos: partition `recent` has a copy of each promotion, event or audit record, newest first, so that a listing reads one partition
@@ -29,11 +30,11 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from core.adapters.blobs import HTTP
 from core.adapters.faults import translated
 from core.errors import Reason, Transient
-from core.ledger import Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, State, StepRecord
+from core.ledger import LIVE, Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, State, StepRecord
 
 PROMOTIONS, EVENTS, ENDPOINTS, MEMOS = "promotions", "promotionevents", "promotionendpoints", "promotionmemos"
 DOCUMENTS = "promotion-documents"
-ROW, RECENT, HOLD = "promotion", "recent", "hold"
+ROW, RECENT, HOLD, LIVE_ONES = "promotion", "recent", "hold", "live"
 # A string property of a table has at most 32 Ki characters, in units of UTF-16.
 TEXT_LIMIT = 32_000
 NOTE_LENGTH = 100
@@ -244,11 +245,13 @@ class StorageLedger:
         return tuple(Approval.model_validate(_plain(entity)) for entity in found)
 
     def audit(self, record: AuditRecord) -> None:
-        """The same record at the same time is the same row; the listing first, so that a repeat completes both."""
+        """The same record at the same time is the same row; the listings first, so that a repeat completes all."""
         row = _recent_row(record.at, record.id)
         table = self._table(ENDPOINTS)
         with translated("writing the ledger"):
             table.upsert_entity(_entity(RECENT, row, record), mode=UpdateMode.REPLACE)
+            if record.action == LIVE:
+                table.upsert_entity(_entity(LIVE_ONES, record.session_id, record), mode=UpdateMode.REPLACE)
             table.upsert_entity(_entity(record.session_id, f"audit-{row}", record), mode=UpdateMode.REPLACE)
 
     def trail(
@@ -260,6 +263,12 @@ class StorageLedger:
         if at is not None:
             conditions, given = ["RowKey ge @from", conditions[1]], {"from": prefix + _recent_row(at, "")[:20]}
         found = self._recent(ENDPOINTS, conditions, given, limit, partition=session_id or RECENT)
+        return tuple(AuditRecord.model_validate(_plain(entity)) for entity in found)
+
+    def live(self) -> tuple[AuditRecord, ...]:
+        """The last word about what is live on each endpoint, by session id."""
+        with translated("listing the ledger"):
+            found = list(self._table(ENDPOINTS).query_entities("PartitionKey eq @live", parameters={"live": LIVE_ONES}))
         return tuple(AuditRecord.model_validate(_plain(entity)) for entity in found)
 
     def memo(self, kind: str, key: str) -> Memo | None:

@@ -32,6 +32,13 @@ _EVENT = [
     field("promotion_id", "promotion"),
     Column("why", lambda event: event["why"] or event["reason"], wraps=True),
 ]
+_DRIFT = [
+    Column("endpoint", lambda drift: f"{drift['target']}/{drift['serve']}/{drift['endpoint']}"),
+    Column("model", lambda drift: f"{drift['model']}:{drift['version']}"),
+    field("since"),
+    Column("found", lambda drift: "; ".join(each["what"] for each in drift["findings"]), wraps=True),
+    Column("to do", lambda drift: drift["repair"] or drift["findings"][0]["remedy"], wraps=True),
+]
 _RULE = [
     field("rule"),
     Column(
@@ -116,6 +123,20 @@ def reconcile(session: Session) -> None:
     found = session.ask.get("reconcile").content
     if not session.output.printed(found):
         session.output.table(found["ticks"], _TICK, none="The timer has not run yet.")
+
+
+@command(app, "drift", example="drift")
+def drift(session: Session) -> Exit | None:
+    """Endpoints that do not show what was promoted to them.
+
+    As the timer saw them last: deployments that are gone, traffic that was moved, schedules that were disabled.
+
+    The exit code is 0 if there are none, 10 otherwise.
+    """
+    found = session.ask.get("drift").content
+    if not session.output.printed(found):
+        session.output.table(found["drifts"], _DRIFT, none="All that is live is as it was promoted.")
+    return Exit.CHANGES if found["drifts"] else None
 
 
 def verdict(plan: Mapping[str, Any]) -> Exit:

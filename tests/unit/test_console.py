@@ -244,6 +244,7 @@ ROUTES: list[tuple[list[str], str, Any, dict[str, Any], str]] = [
         "tag missing",
     ),
     (["reconcile"], "GET reconcile", TICKS, {}, "dev cannot be read"),
+    (["drift"], "GET drift", {"drifts": []}, {}, "is as it was promoted"),
     (["dead-letters", "list"], "GET dead-letters", {"dead_letters": [LETTER]}, {}, "42"),
     (["dead-letters", "show", "42"], "GET dead-letters/42", LETTER, {}, "rubbish"),
     (

@@ -56,6 +56,11 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
         (["dead-letters", "show", "42"], "GET dead-letters/42", {EVIL: [EVIL, {EVIL: [[EVIL]]}]}),
         (["dead-letters", "list"], "GET dead-letters", {"dead_letters": [{"why": EVIL, "reason": EVIL}]}),
         (["reconcile"], "GET reconcile", {"ticks": [{"at": EVIL, "problems": [EVIL, EVIL]}]}),
+        (
+            ["drift"],
+            "GET drift",
+            {"drifts": [{"endpoint": EVIL, "findings": [{"what": EVIL, "remedy": EVIL}], "repair": ""}]},
+        ),
         (["list"], "GET promotions", problem(409, EVIL, reason=EVIL)),
         (["approve", ID], f"GET promotions/{ID}", a_detail(id=EVIL, evidence=EVIL, target=EVIL)),
     ],

@@ -114,7 +114,7 @@ def documented() -> list[str]:
 def test_queries_ask_for_fields_that_records_have(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     Changes(lambda: NOON).tell(PARKED, DEV)
-    monitoring.tick([], NOON, woken=0, problems=0)
+    monitoring.tick([], NOON, woken=0, problems=0, drifted=0)
     with span("delivery", promotion_id="p", endpoint="e", target="t", hop=0, attempt=1):
         logging.getLogger("core").info("something")
     there = {name for record in caplog.records for name in vars(record)}

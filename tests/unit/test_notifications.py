@@ -13,7 +13,17 @@ from pydantic import ValidationError
 from core.commands import Order, Verb
 from core.errors import Reason
 from core.ledger import NoticeType, Promotion, State
-from core.notifications import DATA, KEPT, TEXT_LIMIT, Notification, PromotionData, noted, noted_overdue, notifications
+from core.notifications import (
+    DATA,
+    KEPT,
+    TEXT_LIMIT,
+    Notification,
+    PromotionData,
+    noted,
+    noted_drift,
+    noted_overdue,
+    notifications,
+)
 from tests.unit.builders import NOON, a_command
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "contracts" / "schemas"
@@ -184,6 +194,16 @@ def test_overdue_is_told_once_for_each_attempt_and_hides_no_other_news() -> None
     assert told(noted_overdue(again, NOON + 9 * HOUR, HOUR)) == ["Parked", "Overdue", "Overdue"]
 
 
+def test_drift_is_told_once_under_each_id_and_is_no_other_news() -> None:
+    gone = noted_drift(lived(SUCCEEDED), "n1", "the endpoint is gone", NOON + HOUR)
+    assert told(gone) == ["Live", "Drifted"]
+    assert (gone.notices[-1].why, gone.notices[-1].at) == ("the endpoint is gone", NOON + HOUR)
+    assert noted_drift(gone, "n1", "the endpoint is gone", NOON + 9 * HOUR) == gone
+    assert noted(gone) == gone
+    back = noted_drift(gone, "n2", "", NOON + 2 * HOUR)
+    assert told(noted(back)) == ["Live", "Drifted", "DriftResolved"]
+
+
 # ---------------------------------------------------------------------------------------------------------- notifications
 
 
@@ -195,6 +215,8 @@ def all_kinds() -> list[Notification]:
         lived({"state": State.SUPERSEDED, "reason": Reason.SUPERSEDED}),
         lived({"state": State.CANCELLED, "reason": Reason.CANCELLED}),
         noted_overdue(lived(RUNNING), NOON + HOUR, HOUR),
+        noted_drift(lived(SUCCEEDED), "n1", "the endpoint is gone", NOON),
+        noted_drift(lived(SUCCEEDED), "n2", "", NOON),
     ]
     return [event for row in lives for event in notifications(row)]
 

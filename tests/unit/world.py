@@ -173,7 +173,8 @@ class World:
             case Effect.WRITE_SCHEDULE | Effect.PAUSE_SCHEDULE:
                 assert self.endpoint is not None
                 assert self.endpoint.traffic == {command.deployment: 100}, "the schedule before the switch"
-                paused = do.effect is Effect.PAUSE_SCHEDULE or batch.is_paused_by_hand(self.schedule)
+                runs = batch.is_to_run(command, wanted.batch_stage, self.schedule)
+                paused = do.effect is Effect.PAUSE_SCHEDULE or not runs
                 before = self.schedule.tags if self.schedule else {}
                 written = before if do.effect is Effect.PAUSE_SCHEDULE else tags.schedule(command, wanted.batch_stage)
                 self.schedule = a_schedule(command, tags=written, enabled=not paused, provisioning=CHANGING)
