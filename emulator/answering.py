@@ -7,9 +7,9 @@ from aiohttp import ClientResponse, web
 
 from emulator.faults import Fault, Faults, Phase
 from emulator.mounts import error_body
-from emulator.request_log import Entry
+from emulator.request_log import Entry, RequestLog
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHUNK = 256 * 1024
 
@@ -35,12 +35,15 @@ class RelayedAnswer(web.StreamResponse):
 
 
 async def answer(
-    request: web.Request, entry: Entry, faults: Faults, respond: Callable[[], Awaitable[web.StreamResponse]]
+    request: web.Request,
+    entry: Entry,
+    log: RequestLog,
+    faults: Faults,
+    respond: Callable[[], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
     """What `respond` answers, unless a fault replaces it; a failure of ours is a 500. Sets the entry's status."""
     response = await _answer(request, entry, faults, respond)
-    if entry.status is None:
-        entry.status = response.status
+    log.end(entry, response.status if entry.status is None else entry.status)
     return response
 
 
@@ -55,7 +58,7 @@ async def _answer(
         if request.transport is None or request.transport.is_closing():
             entry.status = 0  # the client has gone in the middle of its request; there is nobody to answer
             return web.Response(status=499)
-        log.exception("%s %s %s failed", entry.service, entry.method, entry.path)
+        logger.exception("%s %s %s failed", entry.service, entry.method, entry.path)
         return web.json_response(error_body("InternalServerError", "see the log of the local Azure"), status=500)
     if fault := await faults.meet(entry, "after"):
         entry.detail["status_lost"] = response.status

@@ -1,6 +1,7 @@
 """The control API: how tests and demos steer and observe the local Azure. The product never uses it."""
 
 import asyncio
+import contextlib
 import json
 import math
 import re
@@ -37,6 +38,7 @@ class Control:
                 web.get("/clock", self._read_clock),
                 web.post("/clock/advance", self._advance_clock),
                 web.get("/requests", self._requests),
+                web.get("/writes", self._writes),
                 web.get("/faults", self._list_faults),
                 web.post("/faults", self._plant),
                 web.delete("/faults", self._clear),
@@ -99,6 +101,19 @@ class Control:
         except TimeoutError:
             pass
         return web.json_response({"requests": [entry.as_json() for entry in found()]})
+
+    async def _writes(self, request: web.Request) -> web.Response:
+        """How many writes there were, once these are more than `since`, or after `wait` seconds.
+
+        What follows within `rest` seconds is counted as well: who looks again after each write looks once after many.
+        """
+        since, rest = _number(request, "since"), min(_number(request, "rest"), LONGEST_POLL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_number(request, "wait"), LONGEST_POLL)):
+                while self._log.writes <= since:
+                    await self._log.written()
+                await asyncio.sleep(rest)
+        return web.json_response({"writes": self._log.writes})
 
     async def _list_faults(self, _: web.Request) -> web.Response:
         return web.json_response({"faults": [planted.as_json() for planted in self._faults.all()]})

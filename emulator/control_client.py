@@ -1,7 +1,6 @@
 """A client of the control API, for tests and the demo. Goes straight to loopback, whatever proxy is set."""
 
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
+# Seconds for which writes that follow one another are one change to whoever waits for a change.
+BETWEEN_LOOKS = 0.15
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -62,17 +63,11 @@ class ControlClient:
         self.post("/clock/advance", {"seconds": seconds})
 
     def next_write(self, since: int, *, seconds: float = 5.0) -> int:
-        """Return once something was written after entry `since`, at the latest after `seconds`; the newest entry then.
+        """Return once more has been written than `since`, at the latest after `seconds`; how much has been then.
 
         Looking is no news: it would wake whoever looks again.
         """
-        ends = time.monotonic() + seconds
-        while (left := ends - time.monotonic()) > 0:
-            entries = self.requests(since, wait=left)
-            since = max((int(entry["number"]) for entry in entries), default=since)
-            if any(entry["method"] not in ("GET", "HEAD") for entry in entries):
-                break
-        return since
+        return int(self.get("/writes", since=since, wait=seconds, rest=BETWEEN_LOOKS)["writes"])
 
     def requests(self, since: int = 0, **narrowed: object) -> list[dict[str, Any]]:
         """The request log after entry `since`; `wait=seconds` waits for the first."""

@@ -144,7 +144,7 @@ class Gateway:
                 return refusal
             return await mount.handler(request, caller, entry)
 
-        return await answer(request, entry, self._faults, respond)
+        return await answer(request, entry, self._log, self._faults, respond)
 
 
 def _without_secrets(query: Mapping[str, str]) -> dict[str, str]:

@@ -130,7 +130,7 @@ class IdentityProvider:
         async def respond() -> web.StreamResponse:
             return self._token(request)
 
-        return await answer(request, entry, self._faults, respond)
+        return await answer(request, entry, self._log, self._faults, respond)
 
     def _token(self, request: web.Request) -> web.Response:
         identity = self._by_secret.get(request.headers.get("X-IDENTITY-HEADER", ""))

@@ -35,6 +35,10 @@ class Entry:
     status: int | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_write(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"at": self.at.isoformat()}
 
@@ -47,6 +51,17 @@ class RequestLog:
         self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
         self._numbers = itertools.count(1)
         self._grown = asyncio.Event()
+        self._writes = 0
+        self._written = asyncio.Event()
+
+    @property
+    def writes(self) -> int:
+        """How often a request that is no mere look has begun, or has been answered."""
+        return self._writes
+
+    async def written(self) -> None:
+        """Return once `writes` has become more."""
+        await self._written.wait()
 
     async def grown(self) -> None:
         """Return once another entry has begun."""
@@ -77,7 +92,19 @@ class RequestLog:
         self._entries.append(entry)
         self._grown.set()
         self._grown = asyncio.Event()
+        self._count(entry)
         return entry
+
+    def end(self, entry: Entry, status: int) -> None:
+        """The entry's request has been answered with this status; 0 if its connection was dropped."""
+        entry.status = status
+        self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
+        if entry.is_write:
+            self._writes += 1
+            self._written.set()
+            self._written = asyncio.Event()
 
     def since(self, number: int) -> Iterator[Entry]:
         """The entries after the one with this number, oldest first."""

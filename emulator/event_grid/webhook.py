@@ -85,7 +85,7 @@ class Webhooks:
         if fault is not None:
             answer = Answer(0, "SocketError") if fault.drop else _answer(fault.status or 0, json.dumps(fault.body), {})
         assert answer is not None  # noqa: S101 -- either a fault replaced it, or the webhook gave it
-        entry.status = answer.status
+        self._log.end(entry, answer.status)
         return answer
 
     async def _answer_in_time(self, url: str, method: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:

@@ -99,7 +99,7 @@ class Operations:
             raise
         finally:
             for entry in entries:
-                entry.status = status
+                self._log.end(entry, status)
         return result
 
     async def _meet_faults(self, client: Client, entries: list[Entry], phase: Phase) -> None:
