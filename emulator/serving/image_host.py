@@ -40,6 +40,7 @@ PRELOADED = (
     "mlflow.utils.proto_json_utils",
     "pandas",
     "joblib",
+    "skops.io",
     "sklearn.pipeline",
     "sklearn.linear_model",
     "sklearn.ensemble",
@@ -56,9 +57,16 @@ def main() -> None:
     for module in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    _know_packages()
     gc.collect()
     gc.freeze()
     Host(reports).run()
+
+
+def _know_packages() -> None:
+    """MLflow compares a model's requirements with what is installed when it loads one, and reads that once a process."""
+    with contextlib.suppress(ImportError, AttributeError):
+        importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
 
 
 def _die_with_parent() -> None:

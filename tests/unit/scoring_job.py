@@ -1,6 +1,7 @@
 """Runs the three steps of a batch job as Azure ML does: processes, one code folder, files between them."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from core.recipes.serving import BATCH_SCRIPTS
 
 SCRIPTS = Path(__file__).parents[2] / "core" / "scoring"
 # What the runner of a parallel step does in one of its processes, with mini-batches of one file.
+# Each in a process of its own, forked from one that has imported what takes seconds.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["mlflow.pyfunc", "mlflow.sklearn", "pandas", "sklearn.linear_model"])
 RUNNER = """
 import importlib.util, json, sys
 script, files, *sys.argv[1:] = sys.argv[1:]
@@ -67,7 +71,7 @@ class ScoringJob:
         files = json.dumps(sorted(str(path) for path in self.batches.iterdir()))
         arguments = ("--model", str(self._model), "--data", str(data or self.data), "--parts", str(self.parts))
         driver = str(self._code / "promotion_score.py")
-        self._run("-c", RUNNER, driver, files, *arguments, "--runner_option", "1")
+        self._fork(driver, files, *arguments, "--runner_option", "1")
 
     def collect(self, *options: str) -> dict[str, Any]:
         folders = {"batches": self.batches, "parts": self.parts, "predictions": self.predictions, "state": self.state}
@@ -91,6 +95,19 @@ class ScoringJob:
     def part(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.parts / f"{name}.jsonl").read_text().splitlines()]
 
+    def _fork(self, *arguments: str) -> None:
+        """As `_run` with the code of the runner, which is not worth the imports of another Python if it is this one."""
+        if self._python != sys.executable:
+            self._run("-c", RUNNER, *arguments)
+            return
+        log = self._code.parent / "score.log"
+        process = FORKS.Process(target=_run_runner, args=(str(self._code), self._environment, str(log), arguments))
+        process.start()
+        process.join(120)
+        if process.exitcode != 0:
+            process.kill()
+            raise StepFailed(log.read_text(errors="replace"))
+
     def _run(self, *arguments: str) -> None:
         """Raises with what the step has written to its log, as far as anybody would read it."""
         done = subprocess.run(
@@ -103,6 +120,19 @@ class ScoringJob:
         )
         if done.returncode:
             raise StepFailed(done.stderr)
+
+
+def _run_runner(code: str, environment: dict[str, str], log: str, arguments: tuple[str, ...]) -> None:
+    """What `python -c RUNNER arguments` does in the folder `code`."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(code)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path.insert(0, "")
+    sys.argv = ["-c", *arguments]
+    exec(RUNNER, {"__name__": "__main__"})  # noqa: S102 - the text above
 
 
 class StepFailed(Exception):

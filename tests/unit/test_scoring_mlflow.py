@@ -190,7 +190,10 @@ def test_models_of_bare_arrays(tmp_path: Path) -> None:
     rows = numpy.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=numpy.float32)
     model = LinearRegression().fit(rows, [1, 2, 3])
     signature = infer_signature(rows, model.predict(rows))
-    mlflow.sklearn.save_model(model, tmp_path / "tensor", signature=signature, serialization_format="cloudpickle")
+    pins = models.pins("mlflow-skinny", "scikit-learn")
+    mlflow.sklearn.save_model(
+        model, tmp_path / "tensor", signature=signature, serialization_format="cloudpickle", pip_requirements=pins
+    )
     job = ScoringJob(tmp_path / "job", SETTINGS, tmp_path / "tensor")
     job.put("a.csv", "a,b\n0,1\n1,1\n")
     job.all()

@@ -139,7 +139,10 @@ def tensors(directory: Path) -> Path:
     rows = numpy.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=numpy.float32)
     model = LinearRegression().fit(rows, [1, 2, 3])
     signature = infer_signature(rows, model.predict(rows))
-    mlflow.sklearn.save_model(model, directory, signature=signature, serialization_format="cloudpickle")
+    pins = models.pins("mlflow-skinny", "scikit-learn")
+    mlflow.sklearn.save_model(
+        model, directory, signature=signature, serialization_format="cloudpickle", pip_requirements=pins
+    )
     return directory
 
 

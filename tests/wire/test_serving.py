@@ -29,7 +29,7 @@ from sklearn.linear_model import LinearRegression
 
 from emulator.serving.environments import Wanted, from_conda, image_packages, unsatisfied
 from emulator.topology import DEV
-from tests.models import MONITORING
+from tests.models import MONITORING, pins
 from tests.wire.azure_ml_clients import Azure, azure
 
 __all__ = ["azure"]
@@ -52,7 +52,7 @@ def trained(folder: Path, factor: float) -> LinearRegression:
         signature=infer_signature(ROWS, model.predict(ROWS)),
         input_example=ROWS,
         serialization_format="cloudpickle",
-        extra_pip_requirements=[MONITORING],
+        pip_requirements=[*pins("mlflow-skinny", "scikit-learn"), MONITORING],
     )
     return model
 
