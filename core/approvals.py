@@ -37,12 +37,15 @@ class Approvals:
     ) -> Approval:
         """Approve or reject what was shown: the digests say which files and which recipe that was.
 
+        It answers what the promotion asks: whether it may be promoted, or, parked in doubt, its `question`.
+
         The decision that stands. Of two people at once one decides; the same decision again by the same person is one.
         """
         row = row_of(self._ledger, promotion)
-        wanted = command_of(row).stage.approval
-        if wanted is None:
-            raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} needs no approval")
+        wanted, question = command_of(row).stage.approval, row.question
+        if wanted is None and not question:
+            return self._decided_before(row, caller, decision)
+        wanted = wanted or Wanted()
         check_who(row, caller, decision, wanted)
         if (row.manifest_digest, row.recipe_digest) != (manifest_digest, recipe_digest):
             raise OrderRefused(
@@ -56,6 +59,7 @@ class Approvals:
             by=caller.name,
             at=self._now(),
             comment=comment,
+            question=question,
             manifest_digest=manifest_digest,
             recipe_digest=recipe_digest,
         )
@@ -64,6 +68,13 @@ class Approvals:
             raise OrderRefused(OrderProblem.CONFLICT, f"{stands.by} has {stands.decision} it already")
         self._tell(row, stands)
         return stands
+
+    def _decided_before(self, row: Promotion, caller: Caller, decision: Decision) -> Approval:
+        """The same answer again to a question that is not asked any more; there is nothing else to decide."""
+        for found in reversed(self._ledger.approvals(row.id)):
+            if (found.attempt, found.decision, found.by) == (row.attempt, decision, caller.name):
+                return found
+        raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} needs no approval")
 
     def _standing(self, row: Promotion, given: Approval) -> Approval:
         """What was decided about this attempt; only what is under way can still be decided."""
@@ -76,7 +87,8 @@ class Approvals:
 
     def _tell(self, row: Promotion, stands: Approval) -> None:
         """Into the audit, and to the promotion, which looks again. Each is the same when it is done again."""
-        name = f"{row.id}:{row.attempt}"[-80:]
+        name = f"{row.id}:{row.attempt}"
+        name = (f"{name}:{stands.question}" if stands.question else name)[-80:]
         order = Order(id=name, verb=Verb.WAKE, by=stands.by, at=stands.at, reason=stands.comment)
         self._ledger.audit(AuditRecord.of(row, order, stands.decision))
         if not row.state.is_final:

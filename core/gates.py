@@ -70,6 +70,8 @@ def _approval(command: PromoteModel, approvals: tuple[Approval, ...]) -> Parked 
 
 def _is_about(approval: Approval, command: PromoteModel) -> bool:
     """An approval binds what was shown: other files or another recipe are another question."""
+    if approval.question:
+        return False
     content = (command.manifest_digest, command.recipe_digest)
     return (approval.manifest_digest, approval.recipe_digest) == content and approval.attempt <= command.attempt
 

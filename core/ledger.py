@@ -71,7 +71,7 @@ class Promotion(_Record):
 
     `hop` is the hop that is due next (at `due`), or the last one of a finished promotion. `result` tells how to call
     what was deployed, or holds what Azure said about a failure. `command` is the message that is due, and `etag` the
-    version of the row as it was read. `notices` is what people were told last, newest at the end; the last `owed` of them
+    version of the row as it was read. `question` is what somebody is asked while it is parked in doubt. `notices` is what people were told last, newest at the end; the last `owed` of them
     are not published yet.
     """
 
@@ -80,6 +80,7 @@ class Promotion(_Record):
     why: str = ""
     reason: Reason | None = None
     remedy: str | None = None
+    question: str = ""
     source: str
     model: str
     version: str
@@ -173,7 +174,10 @@ class Decision(StrEnum):
 
 
 class Approval(_Record):
-    """What somebody decided about one attempt of a promotion. It holds for this content only: another asks again."""
+    """What somebody decided about one attempt of a promotion. It holds for this content only: another asks again.
+
+    `question` is what was to be decided: whether it may be promoted (empty), or what the service could not tell by itself.
+    """
 
     promotion_id: str
     attempt: int
@@ -181,6 +185,7 @@ class Approval(_Record):
     by: str
     at: datetime
     comment: str = ""
+    question: str = ""
     manifest_digest: str
     recipe_digest: str
 

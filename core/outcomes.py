@@ -33,7 +33,7 @@ class Waiting:
 @dataclass(frozen=True)
 class Parked:
     """Somebody must do something first (`remedy`); it is looked at again by itself: at `until` if that is known, after
-    `retry_after` seconds if that is, seldom otherwise.
+    `retry_after` seconds if that is, seldom otherwise. A `question` can be answered by approving or rejecting it.
     """
 
     reason: Reason
@@ -42,6 +42,7 @@ class Parked:
     phase: Phase = Phase.PARK
     retry_after: float | None = None
     until: datetime | None = None
+    question: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from core.quality import Quality
 from core.rollout import of
 from core.said import said_about
 from core.simulated import settled, simulate
-from core.stages import RealtimeStage, seconds
+from core.stages import RealtimeStage, asks_people, seconds
 from core.steps import UNSEEN, Do, Effect, Look, Performed, Seen, Unseen, Wanted
 
 LONGEST = 200
@@ -385,7 +385,7 @@ class Planner:
             manifest or Manifest.model_validate_json(kept("manifest", command.manifest_digest)),
             recipe or Recipe.model_validate_json(kept("recipe", command.recipe_digest)),
             hold=self._ledger.hold(command.session_id),
-            approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
+            approvals=self._ledger.approvals(command.promotion_id) if asks_people(command.stage) else (),
             now=datetime.now(UTC),
             said=said_about(self._ledger, command, self._now(), quality),
         )

@@ -24,7 +24,7 @@ from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.packaging import Manifest, Recipe
 from core.ports import Archive, CommandQueue, Ledger, News, Target
 from core.said import QUALITY_DIGEST, said_about
-from core.stages import Deadlines, seconds
+from core.stages import Deadlines, asks_people, seconds
 from core.steps import Do, Effect, Look, Seen, Wanted
 from core.telemetry import span
 
@@ -249,7 +249,7 @@ class Promoter:
             Manifest.model_validate_json(self._ledger.kept("manifest", command.manifest_digest)),
             Recipe.model_validate_json(self._ledger.kept("recipe", command.recipe_digest)),
             hold=self._ledger.hold(command.session_id),
-            approvals=self._ledger.approvals(command.promotion_id) if command.stage.approval else (),
+            approvals=self._ledger.approvals(command.promotion_id) if asks_people(command.stage) else (),
             said=said_about(self._ledger, command, self._now()),
         )
 
@@ -401,6 +401,7 @@ class Promoter:
                 return
             changes: dict[str, object] = {"state": state, "why": why, "due": due}
             changes |= {"reason": parked.reason if parked else None, "remedy": parked.remedy if parked else None}
+            changes |= {"question": parked.question if parked else ""}
             changes |= {"hop": successor.hop, "updated_at": self._now(), "command": successor.encode().decode()}
             changes |= {"attempt": successor.attempt}
             self._tell(self._ledger.save(row.model_copy(update=changes)), successor)
@@ -440,7 +441,7 @@ class Promoter:
 
     def _finish(self, command: PromoteModel, row: Promotion, state: State, outcome: Done | Refused) -> None:
         changes: dict[str, object] = {"state": state, "updated_at": self._now(), "due": None, "hop": command.hop}
-        changes |= {"attempt": command.attempt}
+        changes |= {"attempt": command.attempt, "question": ""}
         if isinstance(outcome, Done):
             changes |= {"why": "", "reason": None, "remedy": None, "result": dict(outcome.result)}
         else:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from core import tags
 from core.commands import Phase
 from core.errors import Reason
+from core.ledger import Decision
 from core.outcomes import Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint
 from core.stages import RealtimeStage
 from core.steps import UNSEEN, Do, Effect, Seen, Step, Unseen, Wanted
 
 DOUBT_SECONDS = 60.0
+QUESTION = "verification"
 UNVERIFIED = "nothing: the model has no input example, only that it starts is known"
 # A fresh deployment may answer with these for a moment; they say nothing about the model.
 # (404: its route is not known yet; 408, 429: too slow or too much at the start; 502, 503, 504: not reached yet.)
@@ -36,15 +38,28 @@ def _verdict(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:
             f"deployment {ours.name} was not verified: {seen.verdict.failed}",
             remedy="It has no traffic. Correct the model and register it again; or correct `verification` in the policy.",
         )
-    if seen.verdict.doubt is not None:
-        return Parked(
-            Reason.VERIFICATION_INCONCLUSIVE,
-            f"nobody can tell whether deployment {ours.name} answers as it should: {seen.verdict.doubt}",
-            remedy="Provide what is missing, and it goes on by itself; or cancel it, correct `verification` in the policy "
-            "and promote it again.",
-            retry_after=DOUBT_SECONDS,
+    return None if seen.verdict.doubt is None else _doubt(wanted, ours, seen.verdict.doubt)
+
+
+def _doubt(wanted: Wanted, ours: Deployment, doubt: str) -> Step | None:
+    """Doubt is no pass: somebody is asked, unless what was missing comes first."""
+    said = wanted.decision(QUESTION)
+    if said is not None and said.decision is Decision.APPROVED:
+        return None
+    if said is not None:
+        return Refused(
+            Reason.REJECTED,
+            f"{said.by} rejected deployment {ours.name}" + (f": {said.comment}" if said.comment else ""),
+            remedy="It has no traffic. Talk to them; then correct the model, or retry the promotion.",
         )
-    return None
+    return Parked(
+        Reason.VERIFICATION_INCONCLUSIVE,
+        f"it cannot be told whether deployment {ours.name} answers as it should: {doubt}",
+        remedy="Provide what is missing, and it goes on by itself; or look at its answers yourself and approve or reject "
+        f"it: POST /api/promotions/{wanted.command.promotion_id}/approve (or .../reject).",
+        retry_after=DOUBT_SECONDS,
+        question=QUESTION,
+    )
 
 
 def _smoke(wanted: Wanted, seen: Seen, ours: Deployment) -> Step | None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from core import tags
 from core.commands import Phase, PromoteModel, Verb
 from core.errors import Reason
+from core.ledger import Decision
 from core.outcomes import Parked, Refused, Waiting
 from core.ports import Deployment, Endpoint, Metrics, Provisioning, TestSummary
 from core.stages import Analysis, Latency, RealtimeStage, Rollout, seconds
@@ -159,7 +160,7 @@ def _bake(wanted: Wanted, seen: Seen, at: Position, live: Mapping[str, object]) 
         if seen.metrics is UNSEEN:
             return Look.METRICS
         objection = judged(rollout.analysis, seen.metrics, is_over=left <= 0)
-        if objection and (step := _met(rollout.analysis, objection, at)):
+        if objection and (step := _met(wanted, rollout.analysis, objection, at)):
             return step
     if left <= 0:
         return None
@@ -202,19 +203,41 @@ def _too_slow(limit: Latency, metrics: Metrics, *, is_over: bool) -> Objection |
     )
 
 
-def _met(analysis: Analysis, objection: Objection, at: Position) -> Step | None:
+def _met(wanted: Wanted, analysis: Analysis, objection: Objection, at: Position) -> Step | None:
     """What follows: a failure takes the traffic back, doubt does what the policy says."""
     if objection.is_failure or analysis.inconclusive == "roll_back":
         return Do(Effect.TAKE_TRAFFIC_BACK, at.deployment, why=f"at {at.share} % of the traffic, {objection.why}")
     if analysis.inconclusive == "proceed":
         return None
+    question = f"analysis at {at.share} %"
+    said = wanted.decision(question)
+    if said is not None and said.decision is Decision.APPROVED:
+        return None
+    if said is not None:
+        why = f"at {at.share} % of the traffic, {said.by} rejected it" + (f": {said.comment}" if said.comment else "")
+        return Do(Effect.TAKE_TRAFFIC_BACK, at.deployment, why=why)
+    if _was_parked_too_long(wanted):
+        if at.share == 100:
+            return None  # it has served alone all that time without a failure that could be told
+        why = f"at {at.share} % of the traffic, {objection.why}, and nobody said what to do"
+        return Do(Effect.TAKE_TRAFFIC_BACK, at.deployment, why=why)
     return Parked(
         Reason.ANALYSIS_INCONCLUSIVE,
         f"{at.deployment} has {at.share} % of the traffic, but {objection.why}",
-        remedy="Send it requests: it goes on by itself once there are enough. Or cancel the promotion, which gives the "
-        "traffic back; `inconclusive` and `minimum_requests` of the policy say what to do another time.",
+        remedy="Send it requests: it goes on by itself once there are enough. Or say what to do: POST "
+        f"/api/promotions/{wanted.command.promotion_id}/approve goes on, .../reject gives the traffic back. `inconclusive` "
+        "and `minimum_requests` of the policy say what to do another time.",
         retry_after=LONGEST_LOOK,
+        question=question,
     )
+
+
+def _was_parked_too_long(wanted: Wanted) -> bool:
+    """Whether its deadline has come: then it ends, and a canary that nobody looks after must not stay."""
+    command = wanted.command
+    if command.phase is not Phase.PARK or command.phase_since is None:
+        return False
+    return (wanted.now - command.phase_since).total_seconds() >= seconds(command.stage.deadlines.park)
 
 
 def _told(left: float) -> str:

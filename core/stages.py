@@ -275,6 +275,14 @@ class BatchStage(_Stage):
 Stage = Annotated[RealtimeStage | BatchStage, Field(discriminator="serve")]
 
 
+def asks_people(stage: Stage) -> bool:
+    """Whether somebody may have to decide something about a promotion in this stage."""
+    in_doubt = isinstance(stage, RealtimeStage) and (
+        stage.verification is not None or stage.rollout.analysis is not None
+    )
+    return stage.approval is not None or in_doubt
+
+
 def endpoint_name(template: str, model: str) -> str:
     """A valid endpoint name for this model: the same for the same model, another for another model.
 

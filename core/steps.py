@@ -155,6 +155,13 @@ class Wanted:
     now: datetime = NEVER
     said: Said = field(default_factory=Said)
 
+    def decision(self, question: str) -> Approval | None:
+        """What somebody has said to a question of this attempt, about the content that it has."""
+        command = self.command
+        asked = (command.attempt, question, command.manifest_digest, command.recipe_digest)
+        given = (each for each in self.approvals if asked == _asked(each))
+        return next(given, None)
+
     @property
     def batch_stage(self) -> BatchStage:
         if not isinstance(self.command.stage, BatchStage):
@@ -168,6 +175,10 @@ class Wanted:
         if found is None:
             raise TypeError(f"the recipe of {self.command.promotion_id} has nothing for {self.command.stage.serve}")
         return found
+
+
+def _asked(approval: Approval) -> tuple[int, str, str, str]:
+    return approval.attempt, approval.question, approval.manifest_digest, approval.recipe_digest
 
 
 @dataclass(frozen=True)

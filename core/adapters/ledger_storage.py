@@ -229,7 +229,7 @@ class StorageLedger:
             self._table(ENDPOINTS).delete_entity(session_id, HOLD)
 
     def decide(self, approval: Approval) -> Approval:
-        row = f"approval-{approval.attempt:06d}"
+        row = f"approval-{approval.attempt:06d}" + (f"-{_hash(approval.question)}" if approval.question else "")
         table = self._table(PROMOTIONS)
         with translated("writing the ledger"):
             try:

@@ -28,6 +28,25 @@ def test_a_decision_is_one_person_s_and_wakes_the_promotion(api: Api) -> None:
     assert api.sent(row) == [f"wake:{row.id}:1:0"]
 
 
+def test_who_is_asked_in_doubt_answers_that_question_alone(api: Api) -> None:
+    """Without an approval in the policy the default one says who may; another question of the same attempt is another."""
+    row = api.promotion(State.PARKED, stages=(a_stage(verification={}),))
+    refused = api.post(f"promotions/{row.id}/approve", shown(row), **ADA)
+    assert (refused.status, refused["detail"]) == (409, f"promotion {row.id} needs no approval")
+    for number, question in enumerate(("verification", "analysis at 20 %"), 1):
+        row = api.ledger.save(row.model_copy(update={"question": question}))
+        assert api.post(f"promotions/{row.id}/approve", shown(row)).status == 403
+        given = api.post(f"promotions/{row.id}/approve", shown(row, comment="seen"), **ADA)
+        assert (given.status, given["question"], given["comment"]) == (200, question, "seen")
+        assert len(api.ledger.approvals(row.id)) == number
+        assert len(api.sent(row)) == number
+    late = api.post(f"promotions/{row.id}/reject", shown(row), **BOB)
+    assert (late.status, late["detail"]) == (409, "Ada has approved it already")
+    api.ledger.save(row.model_copy(update={"question": ""}))
+    assert api.post(f"promotions/{row.id}/approve", shown(row), **ADA).status == 200, "the same answer again"
+    assert api.post(f"promotions/{row.id}/reject", shown(row), **BOB).status == 409
+
+
 def test_of_many_approvers_at_once_one_decides(api: Api) -> None:
     row = api.promotion(**APPROVED)
     answers: list[tuple[str, Answer]] = []

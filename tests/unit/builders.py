@@ -7,6 +7,7 @@ from core import tags
 from core.commands import PromoteModel, path_id, promotion_id
 from core.environments import Environment
 from core.events import WorkspaceId
+from core.ledger import Approval, Decision
 from core.origin import Origin
 from core.packaging import Code, File, Manifest, Recipe, Serving
 from core.policy import Trigger
@@ -135,6 +136,22 @@ def a_command(**changes: Any) -> PromoteModel:
     } | changes
     path = path_id(values["source"], values["model"], values["version"], values["rule"])
     return PromoteModel.model_validate({"promotion_id": promotion_id(path, values.get("stage_number", 0))} | values)
+
+
+def an_approval(command: PromoteModel, decision: Decision, question: str = "", **changes: Any) -> Approval:
+    """What Ada has decided about the command's content."""
+    values = {
+        "promotion_id": command.promotion_id,
+        "attempt": command.attempt,
+        "decision": decision,
+        "by": "Ada",
+        "at": NOON,
+        "comment": "odd",
+        "question": question,
+        "manifest_digest": command.manifest_digest,
+        "recipe_digest": command.recipe_digest,
+    }
+    return Approval.model_validate(values | changes)
 
 
 def a_batch_command(**changes: Any) -> PromoteModel:

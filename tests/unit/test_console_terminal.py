@@ -39,6 +39,9 @@ def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
         left.encode()
 
 
+PLACE = ("target", "serve", "endpoint", "model", "version", "since")
+
+
 @pytest.mark.parametrize("text", ["churn-3", "größer", "模型", "مدل\u200cها", "a [b] c", "100 %"])
 def test_harmless_text_stays_as_it_is(text: str) -> None:
     assert clean(text) == text
@@ -59,7 +62,7 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
         (
             ["drift"],
             "GET drift",
-            {"drifts": [{"endpoint": EVIL, "findings": [{"what": EVIL, "remedy": EVIL}], "repair": ""}]},
+            {"drifts": [dict.fromkeys(PLACE, EVIL) | {"findings": [{"what": EVIL, "remedy": EVIL}], "repair": ""}]},
         ),
         (["list"], "GET promotions", problem(409, EVIL, reason=EVIL)),
         (["approve", ID], f"GET promotions/{ID}", a_detail(id=EVIL, evidence=EVIL, target=EVIL)),

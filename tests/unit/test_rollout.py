@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core import rollout, tags
-from core.commands import Order, PromoteModel, Verb
+from core.commands import Order, Phase, PromoteModel, Verb
 from core.errors import Reason
+from core.ledger import Decision
 from core.outcomes import Done, Outcome, Parked, Refused, Waiting
 from core.ports import Metrics
-from core.stages import Analysis, Latency, Rollout
+from core.stages import Analysis, Latency, Rollout, seconds
 from core.steps import Wanted
-from tests.unit.builders import NOON, a_command, a_stage, a_wanted
+from tests.unit.builders import NOON, a_command, a_stage, a_wanted, an_approval
 from tests.unit.world import World, deliver, deliveries, end
 
 CANARY = Rollout(steps=(10, 50), bake="90s", soak="2m", analysis=Analysis(minimum_requests=20))
@@ -194,6 +195,63 @@ def test_too_few_requests_do_what_the_policy_says(
         assert outcome.reason is Reason.ANALYSIS_INCONCLUSIVE
         world.metrics = {new.deployment: GOOD}
         assert isinstance(end(world, a_wanted(new)), Done), "it goes on once there are requests"
+
+
+@pytest.mark.parametrize(
+    ("decision", "share", "outcome", "why"),
+    [
+        (Decision.APPROVED, 10, Parked, "the next step is another question"),
+        (Decision.REJECTED, 10, Refused, "at 10 % of the traffic, Ada rejected it: odd"),
+        (Decision.APPROVED, 50, Parked, "another step was approved"),
+    ],
+)
+def test_somebody_decides_where_nothing_can_be_told(decision: Decision, share: int, outcome: type, why: str) -> None:
+    plan = CANARY.model_copy(update={"steps": (10, 50), "analysis": Analysis()})
+    world, new, old = live_world(plan), command(2, plan), command(1, plan).deployment
+    world.metrics = {new.deployment: NONE}
+    wanted = a_wanted(new)
+    first = end(world, wanted)
+    assert isinstance(first, Parked)
+    assert first.question == "analysis at 10 %"
+
+    said = (an_approval(new, decision, f"analysis at {share} %"),)
+    found = end(world, replace(wanted, approvals=said))
+    world.settle()
+    assert world.endpoint is not None
+    assert isinstance(found, outcome)
+    if isinstance(found, Refused):
+        assert why in found.why
+        assert world.endpoint.traffic == {old: 100}
+    elif share == 10:
+        assert world.endpoint.traffic == {old: 50, new.deployment: 50}
+        others = [an_approval(new, decision, f"analysis at {each} %") for each in (50, 100)]
+        assert isinstance(end(world, replace(wanted, approvals=(*said, *others))), Done)
+    else:
+        assert world.endpoint.traffic == {old: 90, new.deployment: 10}
+
+
+@pytest.mark.parametrize("share", [10, 100])
+def test_what_nobody_decides_about_does_not_stay_between_two_versions(share: int) -> None:
+    """A canary goes back; what has all traffic already, and no failed request to its name, has succeeded."""
+    plan = CANARY.model_copy(update={"steps": (10,), "analysis": Analysis()})
+    world, new, old = live_world(plan), command(2, plan), command(1, plan).deployment
+    world.metrics = {new.deployment: NONE}
+    said = (an_approval(new, Decision.APPROVED, "analysis at 10 %"),) if share == 100 else ()
+    parked = end(world, replace(a_wanted(new), approvals=said))
+    assert isinstance(parked, Parked)
+    assert parked.question == f"analysis at {share} %"
+    since = world.now - timedelta(seconds=seconds(new.stage.deadlines.park))
+    late = new.model_copy(update={"phase": Phase.PARK, "phase_since": since})
+    found = end(world, replace(a_wanted(late), approvals=said))
+    world.settle()
+    assert world.endpoint is not None
+    if share == 100:
+        assert isinstance(found, Done)
+        assert world.endpoint.traffic == {new.deployment: 100}
+    else:
+        assert isinstance(found, Refused)
+        assert found.why.endswith("and nobody said what to do")
+        assert world.endpoint.traffic == {old: 100}
 
 
 def test_a_canary_that_is_cancelled_gives_the_traffic_back() -> None:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import Reason
+from core.ledger import Decision
 from core.outcomes import Done, Parked, Refused
 from core.ports import Deployment
 from core.stages import Golden, Latency, Verification
 from core.verification import Answered, UnreadableCases, Verdict, cases, differences, judged
-from tests.unit.builders import a_command, a_stage, a_wanted
+from tests.unit.builders import a_command, a_stage, a_wanted, an_approval
 from tests.unit.world import World, end
 
 JSON = st.recursive(
@@ -129,3 +130,27 @@ def test_what_is_not_verified_gets_no_traffic(verdict: Verdict, outcome: type, r
     assert [each.name for each in world.deployments.values() if isinstance(each, Deployment)] == [
         wanted.command.deployment
     ]
+
+
+@pytest.mark.parametrize(
+    ("decision", "question", "attempt", "outcome"),
+    [
+        (Decision.APPROVED, "verification", 1, Done),
+        (Decision.REJECTED, "verification", 1, Refused),
+        (Decision.APPROVED, "analysis at 20 %", 1, Parked),
+        (Decision.APPROVED, "", 1, Parked),
+        (Decision.APPROVED, "verification", 2, Parked),
+    ],
+)
+def test_in_doubt_somebody_decides(decision: Decision, question: str, attempt: int, outcome: type) -> None:
+    command = a_command(stages=(a_stage(verification=Verification()),))
+    said = an_approval(command, decision, question, attempt=attempt)
+    world = World(verdict=Verdict("0 of 0", doubt="no file"))
+    found = end(world, replace(a_wanted(command), approvals=(said,)))
+    assert isinstance(found, outcome)
+    if isinstance(found, Refused):
+        assert (found.reason, found.why) == (Reason.REJECTED, f"Ada rejected deployment {command.deployment}: odd")
+    if isinstance(found, Parked):
+        assert found.question == "verification"
+    assert world.endpoint is not None
+    assert world.endpoint.traffic == ({command.deployment: 100} if outcome is Done else {})
