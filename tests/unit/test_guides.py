@@ -1,10 +1,17 @@
-"""What the guides for operators promise about lost ledgers and adopted endpoints, in a pure model of the target."""
+"""What the guides for operators promise: about lost ledgers and adopted endpoints, in a pure model of the target; and about
+messages of other versions of the service.
+"""
 
+import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from core.commands import Order, Verb
-from core.errors import Reason
+import pytest
+
+from core.commands import Order, PromoteModel, Verb, decode
+from core.errors import Reason, UndecodableMessage
+from core.ledger import Promotion
+from core.orders import OrderProblem, OrderRefused, command_of
 from core.outcomes import Done, Parked, Refused
 from core.ports import Deployment, Provisioning
 from core.steps import Do, Effect, Seen, Wanted
@@ -116,3 +123,34 @@ def test_an_adopted_endpoint_is_not_retired_while_it_has_a_deployment_made_by_ha
     assert isinstance(outcome, Refused)
     assert outcome.reason is Reason.ENDPOINT_NOT_OURS
     assert world.endpoint is not None
+
+
+# ------------------------------------------------------------------------------------------------------------- upgrading
+
+
+def test_a_message_of_before_is_read_whatever_fields_have_come_since() -> None:
+    """Each field that a message had from its beginning is required; every other one has its default."""
+    whole = json.loads(a_command().encode())
+    before = {name: value for name, value in whole.items() if PromoteModel.model_fields[name].is_required()}
+    assert len(before) < len(whole)
+    assert decode(json.dumps(before).encode()) == a_command()
+
+
+def test_a_message_of_a_newer_service_is_kept_whole_for_it() -> None:
+    newer = json.dumps(json.loads(a_command().encode()) | {"colour": "blue"})
+    with pytest.raises(UndecodableMessage, match="colour"):
+        decode(newer.encode())
+
+
+def test_an_order_about_a_promotion_of_a_newer_service_is_refused() -> None:
+    """And so the timer passes it by: it wakes by orders."""
+    newer = json.dumps(json.loads(a_command().encode()) | {"colour": "blue"})
+    row = Promotion.requested(a_command(), now=NOON).model_copy(update={"command": newer})
+    with pytest.raises(OrderRefused, match="another version") as caught:
+        command_of(row)
+    assert caught.value.problem is OrderProblem.CONFLICT
+
+
+def test_a_row_of_a_newer_service_is_read_without_what_is_not_known() -> None:
+    row = Promotion.requested(a_command(), now=NOON)
+    assert Promotion.model_validate(row.model_dump() | {"colour": "blue"}) == row
