@@ -22,8 +22,8 @@ class StageOfSeveralTargets(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    target: list[str] = Field(min_length=1)
-    serve: Literal["realtime", "batch"]
+    target: list[str] = Field(min_length=1, description="Names of targets, each once.")
+    serve: Literal["realtime", "batch"] = Field(description="As in a stage; all its other fields may follow.")
 
 
 def mistake(where: tuple[str | int, ...], what: str) -> InitErrorDetails:

@@ -66,7 +66,7 @@ class Freeze(BaseModel):
     time_zone: Annotated[str, AfterValidator(_zone_name)] = Field(
         "UTC", description="An IANA name such as Europe/Berlin, or a Windows name as in a schedule."
     )
-    reason: str = Field("", max_length=200)
+    reason: str = Field("", max_length=200, description="For whoever waits.")
 
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> Self:

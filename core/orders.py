@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import ValidationError
+
 from core.callers import Caller
 from core.commands import EndpointCommand, Order, PromoteModel, Verb, path_id, promotion_id, session_id
 from core.events import WorkspaceId
@@ -443,7 +445,11 @@ def command_of(row: Promotion) -> PromoteModel:
     """The last message of a promotion: what it was asked to do, with its frozen recipe."""
     if row.command is None:
         raise OrderRefused(OrderProblem.CONFLICT, f"promotion {row.id} has no command to repeat")
-    return PromoteModel.model_validate_json(row.command)
+    try:
+        return PromoteModel.model_validate_json(row.command)
+    except ValidationError as error:
+        text = f"the command of promotion {row.id} was written by another version of this service, and cannot be read"
+        raise OrderRefused(OrderProblem.CONFLICT, text) from error
 
 
 def renewed(command: PromoteModel) -> PromoteModel:

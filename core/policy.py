@@ -83,9 +83,9 @@ class _Strict(BaseModel):
 class Workspace(_Strict):
     """An Azure ML workspace, in the three names that the Azure CLI asks for."""
 
-    subscription_id: str = Field(min_length=1)
-    resource_group: str = Field(min_length=1)
-    workspace: str = Field(min_length=1)
+    subscription_id: str = Field(min_length=1, description="Of the subscription.")
+    resource_group: str = Field(min_length=1, description="Its resource group.")
+    workspace: str = Field(min_length=1, description="Its own name.")
 
     @property
     def id(self) -> WorkspaceId:
@@ -110,7 +110,7 @@ class SourceWorkspace(Workspace):
 class TargetWorkspace(Workspace):
     """A workspace that models are promoted to, and when nothing is promoted there by itself."""
 
-    freeze: Freezes = ()
+    freeze: Freezes = Field((), description="When nothing is promoted there by itself; one window or a list.")
     drift: Literal["report", "repair", "ignore"] = Field(
         "report",
         description="What is done when the target no longer shows what was promoted to it: report it, bring it back as "
@@ -140,7 +140,7 @@ class Match(_Strict):
 class EnvironmentFile(_Strict):
     """As Azure ML's inline `environment`: a conda file beside the policy, and the image that it is built on."""
 
-    conda_file: RelativePath
+    conda_file: RelativePath = Field(description="Path relative to the policy file.")
     image: str | None = Field(None, description="By default Azure ML's own base image.")
 
 
@@ -148,8 +148,8 @@ class Scoring(_Strict):
     """The scoring script of a rule's models, for models that do not bring one. Paths are relative to the policy file."""
 
     code: RelativePath = Field(description="Folder of the scoring script and its modules; texts only.")
-    scoring_script: RelativePath
-    environment: EnvironmentFile
+    scoring_script: RelativePath = Field(description="The script in that folder, with init() and run().")
+    environment: EnvironmentFile = Field(description="What the script runs in.")
     sample_request: RelativePath | None = Field(None, description="JSON file with a request that must be answered.")
 
 
@@ -159,8 +159,12 @@ class Rule(_Strict):
     The last `fan_out` of them begin together: one stage in the file, with several targets.
     """
 
-    name: str = Field(min_length=1, max_length=100)
-    match: Match = Match()
+    name: str = Field(
+        min_length=1,
+        max_length=100,
+        description="Part of the promotion's id: under a new name, a version is promoted anew.",
+    )
+    match: Match = Field(Match(), description="What it applies to; everything, by default.")
     origin_if_unknown: Origin | None = Field(
         None, description="What models are taken for whose origin cannot be told, or whose evidence contradicts itself."
     )
@@ -171,9 +175,9 @@ class Rule(_Strict):
     output: Annotated[str, AfterValidator(_output)] | None = Field(
         None, description="Which output of a completed run: its name, or a path among the artifacts of the run."
     )
-    scoring: Scoring | None = None
+    scoring: Scoring | None = Field(None, description="A scoring script for models that do not bring one.")
     gates: Gates | None = Field(None, description="What a version must have shown, for any of the stages.")
-    stages: Stages
+    stages: Stages = Field(description="Where it goes, in this order; the last stage may name several targets.")
     _fan_out: int = PrivateAttr(1)
     _alone: bool = PrivateAttr(False)
 
@@ -214,10 +218,12 @@ class Rule(_Strict):
 class Policy(_Strict):
     """The whole of `promotion.yaml`."""
 
-    version: Literal[1]
-    sources: Mapping[str, SourceWorkspace] = Field(min_length=1)
-    targets: Mapping[str, TargetWorkspace] = Field(min_length=1)
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    version: Literal[1] = Field(description="Of this format.")
+    sources: Mapping[str, SourceWorkspace] = Field(
+        min_length=1, description="Workspaces that models come from, by name."
+    )
+    targets: Mapping[str, TargetWorkspace] = Field(min_length=1, description="Workspaces that models go to, by name.")
+    rules: tuple[Rule, ...] = Field(min_length=1, description="The first that matches decides; names are unique.")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -36,7 +36,7 @@ class BetterThanLive(_Strict):
     """Compared with the version that is live on the endpoint, by what was frozen of that one."""
 
     by: Number = Field(0.0, ge=0, description="How much better at the least; 0: better at all.")
-    goal: Literal["maximize", "minimize"]
+    goal: Literal["maximize", "minimize"] = Field(description="Which values are the better ones.")
 
     def holds(self, value: float, live: float) -> bool:
         better, worse = (value, live) if self.goal == "maximize" else (live, value)
@@ -48,10 +48,10 @@ class BetterThanLive(_Strict):
 class MetricGate(_Strict):
     """A metric of the training run, by the name under which it was logged."""
 
-    name: str = Field(min_length=1, max_length=250)
-    minimum: Number | None = None
-    maximum: Number | None = None
-    better_than_live: BetterThanLive | None = None
+    name: str = Field(min_length=1, max_length=250, description="As it was logged; letter case counts.")
+    minimum: Number | None = Field(None, description="The least value that passes.")
+    maximum: Number | None = Field(None, description="The greatest value that passes.")
+    better_than_live: BetterThanLive | None = Field(None, description="Held against the version that is live.")
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
@@ -65,7 +65,7 @@ class MetricGate(_Strict):
 class Gates(_Strict):
     """All of them must hold. Those of a rule and those of a stage are asked for both."""
 
-    metrics: tuple[MetricGate, ...] = ()
+    metrics: tuple[MetricGate, ...] = Field((), description="Metrics of the training run.")
     required_tags: Mapping[str, str] = Field(
         default_factory=dict, description="Tags of the model version; values are globs, and * is any value."
     )

@@ -60,15 +60,15 @@ OneOrMore = Annotated[tuple[Item, ...], Field(min_length=1), BeforeValidator(_on
 
 class _Trigger(_Strict):
     start_time: LocalTime | None = Field(None, description="Local time in `time_zone`; from now on by default.")
-    end_time: LocalTime | None = None
+    end_time: LocalTime | None = Field(None, description="Local time; no end by default.")
     time_zone: Annotated[str, AfterValidator(_time_zone)] = Field("UTC", description="A Windows time zone name.")
 
 
 class CronTrigger(_Trigger):
     """`minute hour day-of-month month day-of-week`, of which Azure ML ignores the third and the fourth."""
 
-    type: Literal["cron"]
-    expression: str
+    type: Literal["cron"] = Field(description="By an expression.")
+    expression: str = Field(description="Five fields, the third and fourth of them `*`, such as 0 3 * * 1-5.")
 
     @model_validator(mode="after")
     def _is_understood(self) -> Self:
@@ -95,19 +95,19 @@ def _is_cron_part(part: str, low: int, high: int) -> bool:
 class RecurrencePattern(_Strict):
     """At which times of a period: `week_days` belong to a weekly, `month_days` to a monthly recurrence."""
 
-    hours: OneOrMore[Hour]
-    minutes: OneOrMore[Minute]
-    week_days: OneOrMore[WeekDay] | None = None
+    hours: OneOrMore[Hour] = Field(description="One or a list.")
+    minutes: OneOrMore[Minute] = Field(description="One or a list.")
+    week_days: OneOrMore[WeekDay] | None = Field(None, description="Of a weekly recurrence; one or a list.")
     month_days: OneOrMore[MonthDay] | None = Field(None, description="A month that has no such day is skipped.")
 
 
 class RecurrenceTrigger(_Trigger):
     """Every `interval` minutes, hours, days, weeks or months; `schedule` says when in a day, week or month."""
 
-    type: Literal["recurrence"]
-    frequency: Literal["minute", "hour", "day", "week", "month"]
-    interval: int = Field(1, ge=1, le=1000, strict=True)
-    schedule: RecurrencePattern | None = None
+    type: Literal["recurrence"] = Field(description="By an interval.")
+    frequency: Literal["minute", "hour", "day", "week", "month"] = Field(description="What `interval` counts.")
+    interval: int = Field(1, ge=1, le=1000, strict=True, description="Every so many.")
+    schedule: RecurrencePattern | None = Field(None, description="When in it; at `start_time` by default.")
 
     @model_validator(mode="after")
     def _pattern_fits(self) -> Self:
@@ -128,5 +128,7 @@ class RecurrenceTrigger(_Trigger):
 class JobSchedule(_Strict):
     """The schedule that runs the promoted version. It has the endpoint's name."""
 
-    trigger: Annotated[CronTrigger | RecurrenceTrigger, Field(discriminator="type")]
+    trigger: Annotated[CronTrigger | RecurrenceTrigger, Field(discriminator="type")] = Field(
+        description="When it runs."
+    )
     enabled: bool = Field(True, description="false pauses it: promotions still give it the new version.")

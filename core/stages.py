@@ -70,19 +70,19 @@ class _Strict(BaseModel):
 class RequestSettings(_Strict):
     """As Azure ML's `request_settings` of an online deployment."""
 
-    request_timeout_ms: int = Field(5000, ge=1, le=180_000, strict=True)
-    max_concurrent_requests_per_instance: int = Field(1, ge=1, strict=True)
+    request_timeout_ms: int = Field(5000, ge=1, le=180_000, strict=True, description="Of one scoring request.")
+    max_concurrent_requests_per_instance: int = Field(1, ge=1, strict=True, description="At a time on one instance.")
 
 
 class Deadlines(_Strict):
     """How long each phase of a promotion may take before it is given up; durations such as 60m."""
 
-    artifacts: Duration = "6h"
-    deploy: Duration = "60m"
-    smoke: Duration = "10m"
-    test: Duration = "2h"
-    park: Duration = "7d"
-    approval: Duration = "7d"
+    artifacts: Duration = Field("6h", description="The copy of the files.")
+    deploy: Duration = Field("60m", description="Endpoint, deployment and schedule, whatever Azure is busy with.")
+    smoke: Duration = Field("10m", description="Until the deployment answers.")
+    test: Duration = Field("2h", description="The test job of a batch stage.")
+    park: Duration = Field("7d", description="Waiting for somebody, and transient faults in a row.")
+    approval: Duration = Field("7d", description="Waiting for an approval.")
 
 
 def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
 class Latency(_Strict):
     """A limit for a percentile of latencies: of the verification's requests, or of the endpoint's own metric."""
 
-    percentile: Literal[50, 90, 95, 99] = 95
+    percentile: Literal[50, 90, 95, 99] = Field(95, description="Of the latencies.")
     below: Annotated[str, AfterValidator(_latency)] = Field(description="Such as 250ms or 2s.")
 
     @property
@@ -105,8 +105,8 @@ class Latency(_Strict):
 class RecordedRequest(_Strict):
     """A request that a new deployment must answer, with the answer that was recorded for it if there is one."""
 
-    request: Any
-    expected: Any = None
+    request: Any = Field(description="Body of a scoring request.")
+    expected: Any = Field(None, description="The answer to it.")
 
 
 class Golden(_Strict):
@@ -122,7 +122,7 @@ class Golden(_Strict):
 class Verification(_Strict):
     """What a new deployment must show before it gets traffic. Without requests, the model's own sample is asked with."""
 
-    requests: tuple[RecordedRequest, ...] = Field((), max_length=100)
+    requests: tuple[RecordedRequest, ...] = Field((), max_length=100, description="What it is asked with.")
     file: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9{][A-Za-z0-9._/{}-]*\.jsonl$",
@@ -130,8 +130,8 @@ class Verification(_Strict):
         "{model} stands for the model's name. The first hundred count.",
     )
     answer_schema: Mapping[str, Any] | None = Field(None, description="A JSON Schema that each answer must satisfy.")
-    latency: Latency | None = None
-    golden: Golden | None = None
+    latency: Latency | None = Field(None, description="How fast it must answer these requests.")
+    golden: Golden | None = Field(None, description="What its answers are held against.")
 
     @field_validator("file")
     @classmethod
@@ -147,7 +147,7 @@ class Analysis(_Strict):
     maximum_error_rate: float = Field(
         1.0, ge=0, le=100, description="Per cent of its requests that end with 408, 424, 429 or 5xx."
     )
-    latency: Latency | None = None
+    latency: Latency | None = Field(None, description="A limit for the endpoint's own latency.")
     minimum_requests: int = Field(20, ge=1, strict=True, description="Fewer requests say nothing about it.")
     inconclusive: Literal["pause", "proceed", "roll_back"] = Field(
         "pause", description="After the bake time without enough requests. pause: waits for them, parked."
@@ -158,7 +158,7 @@ class Rollout(_Strict):
     """How live traffic moves to a new deployment. `{}`: all of it at once (blue/green), as without it."""
 
     steps: Annotated[tuple[int, ...], AfterValidator(_increasing)] = Field(
-        (), description="Canary: per cent of the live traffic, in order; 100 follows by itself."
+        (), description="Canary: per cent of the live traffic, from 1 to 99, in rising order; 100 follows by itself."
     )
     bake: Duration = Field("10m", description="How long it stays at each step.")
     soak: Duration = Field("0s", description="How long the deployment before it is kept once it has all traffic.")
@@ -178,7 +178,7 @@ class Approval(_Strict):
 class _Stage(_Strict):
     """What all stages have."""
 
-    target: str
+    target: str = Field(description="Name of one of the targets.")
     endpoint: Annotated[str, AfterValidator(_endpoint_template)] = Field(
         "{model}", description="Name of the endpoint; {model} stands for the model's name, made fit for an endpoint."
     )
@@ -187,8 +187,8 @@ class _Stage(_Strict):
     preflight: bool = Field(
         True, description="Whether names, quota, compute and permissions are looked at before anything is done."
     )
-    deadlines: Deadlines = Deadlines()
-    approval: Approval | None = None
+    deadlines: Deadlines = Field(Deadlines(), description="How long each phase may take.")
+    approval: Approval | None = Field(None, description="Somebody must approve before anything is done in the target.")
     gates: Gates | None = Field(None, description="What a version must have shown; those of the rule hold as well.")
     freeze: Freezes = Field((), description="When nothing is promoted by itself; the target's windows hold as well.")
 
@@ -199,21 +199,23 @@ class _Stage(_Strict):
 class RealtimeStage(_Stage):
     """A managed online endpoint in one target."""
 
-    serve: Literal["realtime"]
-    instance_type: str = "Standard_DS3_v2"
-    instance_count: int = Field(1, ge=1, strict=True)
-    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
-    request_settings: RequestSettings | None = None
-    environment_variables: Mapping[str, str] = Field(default_factory=dict)
+    serve: Literal["realtime"] = Field(description="A managed online endpoint.")
+    instance_type: str = Field("Standard_DS3_v2", description="As in Azure ML.")
+    instance_count: int = Field(1, ge=1, strict=True, description="As in Azure ML.")
+    auth_mode: Literal["key", "aml_token", "aad_token"] = Field("key", description="Of an endpoint that is created.")
+    request_settings: RequestSettings | None = Field(None, description="Azure ML's own by default.")
+    environment_variables: Mapping[str, str] = Field(
+        default_factory=dict, description="Of the deployment. No place for secrets: they stand in messages and ledger."
+    )
     verification: Verification | None = Field(None, description="What it must show before it gets traffic.")
-    rollout: Rollout = Rollout()
+    rollout: Rollout = Field(Rollout(), description="How traffic moves to it; by default all at once.")
 
 
 class RetrySettings(_Strict):
     """As Azure ML's `retry_settings` of a parallel job: `timeout` in seconds for one mini-batch."""
 
-    max_retries: int = Field(2, ge=0, le=10, strict=True)
-    timeout: int = Field(600, ge=1, le=259_200, strict=True)
+    max_retries: int = Field(2, ge=0, le=10, strict=True, description="Of one mini-batch.")
+    timeout: int = Field(600, ge=1, le=259_200, strict=True, description="Of one mini-batch; seconds.")
 
 
 class Comparison(_Strict):
@@ -229,7 +231,7 @@ class BatchStage(_Stage):
     Each run reads all files below `input` (CSV, Parquet, JSON lines) and writes into a folder of its own below `output`.
     """
 
-    serve: Literal["batch"]
+    serve: Literal["batch"] = Field(description="A batch endpoint, and a schedule.")
     compute: str = Field(min_length=1, description="Name of a compute cluster of the target workspace.")
     input: Annotated[str, AfterValidator(_path_template)] = Field(
         description="What a run scores, such as azureml://datastores/workspaceblobstore/paths/in/{model}/."
@@ -241,14 +243,16 @@ class BatchStage(_Stage):
     test_data: Annotated[str, AfterValidator(_path_template)] | None = Field(
         None, description="What the test job scores; by default the model's own input example, else `input`."
     )
-    instance_count: int = Field(1, ge=1, strict=True)
+    instance_count: int = Field(1, ge=1, strict=True, description="Nodes of a run.")
     mini_batch_size: int = Field(10, ge=1, strict=True, description="Input files in one mini-batch.")
-    max_concurrency_per_instance: int = Field(1, ge=1, strict=True)
-    retry_settings: RetrySettings = RetrySettings()
+    max_concurrency_per_instance: int = Field(1, ge=1, strict=True, description="Mini-batches at a time on a node.")
+    retry_settings: RetrySettings = Field(RetrySettings(), description="Of one mini-batch.")
     error_threshold: int = Field(
         0, ge=-1, strict=True, description="Input files that may fail before a run does; -1: any number."
     )
-    output_file_name: Annotated[str, AfterValidator(_output_file)] = "predictions.csv"
+    output_file_name: Annotated[str, AfterValidator(_output_file)] = Field(
+        "predictions.csv", description="Ends in .csv, .jsonl or .parquet."
+    )
     comparison: Comparison | None = Field(None, description="With the version that is live; needs `test_data`.")
     overlap: Literal["allow", "skip"] = Field(
         "allow", description="skip: a run that starts while another one is under way scores nothing."

@@ -81,6 +81,39 @@ def test_a_schema_is_what_its_model_says(name: str) -> None:
     assert (SCHEMAS / name).read_text(encoding="utf-8") == GENERATED[name]
 
 
+def test_the_reference_of_the_policy_is_what_its_models_say() -> None:
+    assert GENERATOR["REFERENCE"].read_text(encoding="utf-8") == GENERATOR["reference"]()
+
+
+def test_every_field_of_the_policy_has_its_row_in_the_reference_with_its_meaning() -> None:
+    text = GENERATOR["reference"]()
+    schema = Policy.model_json_schema()
+    models = {"Policy": schema} | {name: each for name, each in schema["$defs"].items() if "properties" in each}
+    told = {
+        name: {row[0].strip("`"): row[4] for row in rows(text.partition(f"\n## {name}\n")[2].partition("\n## ")[0])}
+        for name in models
+    }
+    assert {name: [*fields] for name, fields in told.items()} == {
+        name: [*each["properties"]] for name, each in models.items()
+    }
+    assert all(meaning for fields in told.values() for meaning in fields.values())
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        ("request_timeout_ms", ["integer", "`5000`", "1 to 180000"]),
+        ("overlap_timeout", ["duration", "`24h`", ""]),
+        ("retry_settings", ["[RetrySettings](#retrysettings)", "its defaults", ""]),
+        ("compute", ["text", "required", "not empty"]),
+        ("month_days", ["list of integer", "none", "not empty; 1 to 31"]),
+    ],
+)
+def test_a_row_of_the_reference_has_type_default_and_bounds(row: str, cells: list[str]) -> None:
+    (found,) = [each for each in rows(GENERATOR["reference"]()) if each[0] == f"`{row}`"]
+    assert found[1:4] == cells
+
+
 def test_no_schema_is_left_over() -> None:
     assert {path.name for path in SCHEMAS.iterdir()} == {*GENERATED, "report.json", "endpoints.json"}
 
