@@ -7,9 +7,9 @@ goes through the endpoint's session like anybody's. Nothing is written to a targ
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.callers import Caller
 from core.commands import PromoteModel
@@ -63,12 +63,14 @@ class DriftWatch:
 
     def drifts(self) -> tuple[Drift, ...]:
         """What was found and still stands, longest first. Of targets that the policy no longer has, nothing."""
-        live = {record.session_id: record.after["promotion_id"] for record in self._ledger.live() if record.after}
+        live = {record.session_id: _which(record.after) for record in self._ledger.live() if record.after}
         kept = [(memo.key, Drift.model_validate(memo.value)) for memo in self._ledger.memos(KIND)]
         found = [
             drift
             for session, drift in kept
-            if drift.findings and drift.promotion_id == live.get(session) and self._is_watched(drift.target)
+            if drift.findings
+            and (drift.promotion_id, drift.attempt) == live.get(session)  # what went live since has mended it
+            and self._is_watched(drift.target)
         ]
         return tuple(sorted(found, key=lambda drift: (drift.since, drift.target, drift.endpoint)))
 
@@ -162,6 +164,11 @@ class DriftWatch:
             return f"the endpoint is on hold, by {hold.order.by}"
         until = frozen_until(self._policy.targets[live.target].freeze, now)
         return f"{live.target} is frozen until {until:%Y-%m-%d %H:%M} UTC" if until else None
+
+
+def _which(live: Mapping[str, Any]) -> tuple[str, int]:
+    """Promotion and attempt that are live, by the ledger's record of it."""
+    return str(live["promotion_id"]), int(live.get("attempt", 1))
 
 
 def _of(memo: Memo | None, row: Promotion) -> Drift | None:

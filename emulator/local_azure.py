@@ -172,6 +172,7 @@ class LocalAzure:
         return {
             "functions_url": ready.url if ready else None,
             "function_key": ready.keys["function"] if ready else None,
+            "master_key": ready.keys["master"] if ready else None,
             "https_proxy": self.gateway.proxy_url,
             "ca_bundle": str(self.ca.ca_bundle),
             "credential": self.identities.environment(DATA_SCIENTIST),

@@ -18,7 +18,7 @@ LOCK_SECONDS = 60
 # Tokens; and notifications, which are told when the row has ended (tests/wire/test_notifications.py).
 _NO_EFFECTS = frozenset({"identity", "event_grid"})
 _NOT_OF_PROMOTIONS = re.compile(
-    r"/workspaces/ml-dev/|promotionmemos\(PartitionKey='(?:reconcile|seen|rule)'|/promotionmemos$"
+    r"/workspaces/ml-dev/|promotionmemos\(PartitionKey='(?:reconcile|seen|rule|drift)'|/promotionmemos$"
 )
 
 
