@@ -9,24 +9,17 @@ import pytest
 from emulator.application_insights import SETTINGS
 from tests import models
 from tests.e2e.test_realtime import register
-from tests.faults.killing import LOCK_SECONDS
 from tests.local import LocalAzure
 
 AT_ONCE = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_BLRP_SCHEDULE_DELAY": "100"}
 
 
-def restart(azure: LocalAzure, settings: dict[str, str]) -> None:
-    azure.control.post("/function-app/kill")
-    azure.control.post("/function-app/start", {"settings": settings})
-    azure.control.advance(LOCK_SECONDS + 1)  # what was being worked on is free again
-
-
 @pytest.fixture
 def told_azure(local_azure: LocalAzure) -> Iterator[LocalAzure]:
     """With telemetry switched on, as infra/ does; without it again afterwards."""
-    restart(local_azure, SETTINGS | AT_ONCE)
+    local_azure.restart(SETTINGS | AT_ONCE)
     yield local_azure
-    restart(local_azure, {})
+    local_azure.restart()
 
 
 def spans(azure: LocalAzure, **properties: str) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ import pytest
 
 from tests import models
 from tests.e2e.test_realtime import ask, register
-from tests.local import LocalAzure
+from tests.local import REPOSITORY, LocalAzure
+
+POLICY = REPOSITORY / "tests" / "promotion.yaml"
 
 
 def signed_in(name: str, *roles: str) -> dict[str, str]:
@@ -33,7 +35,10 @@ def online(azure: LocalAzure, target: str) -> dict[str, Any]:
     return {endpoint["name"]: endpoint for endpoint in found["onlineEndpoints"]}
 
 
-def test_production_waits_for_an_approval(local_azure: LocalAzure, tmp_path: Path) -> None:
+def test_production_waits_for_an_approval(
+    local_azure: LocalAzure, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """And goes where it was decided to go, though another policy is in force by then."""
     saved = models.regression_with_example(tmp_path)
     register(local_azure, "approved-prices", saved)
 
@@ -43,6 +48,14 @@ def test_production_waits_for_an_approval(local_azure: LocalAzure, tmp_path: Pat
 
     row = local_azure.wait_for(asked, what="the question for an approval")
     assert (row["reason"], "Promotion.Approver" in row["why"]) == ("approval_wanted", True)
+    before = POLICY.read_text(encoding="utf-8")
+    stage = "{target: prod, serve: realtime, approval: {}}\n  - name: approved-at-once"
+    assert before.count(stage) == 1
+    other = stage.replace("approval: {}", "endpoint: elsewhere")
+    changed = tmp_path / "promotion.yaml"
+    changed.write_text(before.replace(stage, other), encoding="utf-8")
+    local_azure.restart({"PROMOTION_POLICY": str(changed)})
+    request.addfinalizer(local_azure.restart)
     assert "approved-prices" in online(local_azure, "test")
     assert "approved-prices" not in online(local_azure, "prod")
     shown = {"manifest_digest": row["manifest_digest"], "recipe_digest": row["recipe_digest"]}
@@ -58,6 +71,7 @@ def test_production_waits_for_an_approval(local_azure: LocalAzure, tmp_path: Pat
 
     row = local_azure.wait_for_state(row["id"], "succeeded")
     assert ask(local_azure, row, saved.request) == saved.expected
+    assert "elsewhere" not in online(local_azure, "prod")
     trail = local_azure.api("endpoints/prod/realtime/approved-prices/history")["history"]
     assert [entry["action"] for entry in trail] == ["live", "approved"]
     assert (trail[1]["actor"], trail[1]["reason"]) == ("Ada", "looks right")

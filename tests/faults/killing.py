@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tests.e2e.test_realtime import register
-from tests.local import LocalAzure
+from tests.local import LOCK_SECONDS, LocalAzure
 from tests.models import SavedModel
 
 SERVICE = "promotion-service"
 WRITES = frozenset({"PUT", "POST", "PATCH", "MERGE", "DELETE", "SEND", "COMPLETE"})
 # What changes the target: the calls between two of these belong together.
 MILESTONES = frozenset({("arm", "PUT"), ("arm", "DELETE"), ("scoring", "POST")})
-LOCK_SECONDS = 60
 # Tokens; and notifications, which are told when the row has ended (tests/wire/test_notifications.py).
 _NO_EFFECTS = frozenset({"identity", "event_grid"})
 _NOT_OF_PROMOTIONS = re.compile(

@@ -12,9 +12,8 @@ import pytest
 
 from tests import models
 from tests.e2e.test_realtime import publish, register
-from tests.faults.killing import LOCK_SECONDS
 from tests.faults.test_redelivery import send, wait_until_drained
-from tests.local import REPOSITORY, LocalAzure
+from tests.local import LOCK_SECONDS, REPOSITORY, LocalAzure
 from tests.models import Builder
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

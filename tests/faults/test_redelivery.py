@@ -8,8 +8,8 @@ from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from tests import models
 from tests.e2e.test_realtime import ask, register
-from tests.faults.killing import LOCK_SECONDS, SERVICE, effective_writes, last_number
-from tests.local import LocalAzure
+from tests.faults.killing import SERVICE, effective_writes, last_number
+from tests.local import LOCK_SECONDS, LocalAzure
 
 
 def command_of(azure: LocalAzure, promotion_id: str) -> dict[str, Any]:
