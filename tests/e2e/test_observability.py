@@ -53,7 +53,7 @@ def test_a_promotion_is_one_trace_also_when_the_host_is_killed(told_azure: Local
     mine = {"promotion_id": row["id"]}
     before = told_azure.wait_for(lambda: spans(told_azure, **mine) or None, what="its first spans")
 
-    restart(told_azure, SETTINGS | AT_ONCE)
+    told_azure.restart(SETTINGS | AT_ONCE)
     ended = told_azure.wait_for_end("traced", version)
     told_azure.wait_for(lambda: records(told_azure, **mine, state="succeeded") or None, what="the record of its end")
     told_azure.wait_for(lambda: _deliveries(told_azure, ended) or None, what="the span of its last delivery")
