@@ -11,7 +11,7 @@ from core.approvals import Approvals
 from core.callers import Caller
 from core.commands import Order, PromoteModel, Verb, decode, session_id
 from core.dead_letters import again, why_stale
-from core.errors import PromotionError, Refusal, Transient
+from core.errors import Blocked, PromotionError, Refusal, Transient
 from core.events import MODEL_REGISTERED
 from core.intake import Intake
 from core.ledger import LIVE, Decision, Promotion, State
@@ -73,7 +73,7 @@ class Engine:
         self.topic, self.archive = Topic(self.wire), ArchiveModel(self.wire)
         self.targets = {name: self._target(name) for name in self.policy.policy.targets}
         self.untold: list[tuple[str, str]] = []
-        self.began = self.wire.now
+        self.began = self.wire.now - timedelta(hours=1)
         self._known: dict[str, Promotion] = {}
         self._history = 0
         self._orders = 0
@@ -110,9 +110,14 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------------- disturbances
 
-    def arm(self, disturbance: Strike | Between | None) -> None:
-        """It happens in the next run of the service, if that gets so far."""
-        self.wire.armed = disturbance
+    @contextmanager
+    def disturbed(self, by: Strike | Between | None) -> Iterator[None]:
+        """It happens to the service inside, if that gets so far."""
+        self.wire.armed = by
+        try:
+            yield
+        finally:
+            self.wire.armed = None
 
     @contextmanager
     def _run(self) -> Iterator[None]:
@@ -150,15 +155,11 @@ class Engine:
             "subject": f"models/{name}:{version}",
             "data": {"modelName": name, "modelVersion": version},
         }
-        struck = self.wire.struck
         try:
             with self._run():
                 self.intake.receive(envelope)
-                struck = self.wire.struck
-        except (Transient, Died, ArithmeticError):
+        except (Transient, Blocked, Died, ArithmeticError):
             return False
-        finally:
-            del struck
         return True
 
     # --------------------------------------------------------------------------------------------------------- deliveries
@@ -289,22 +290,19 @@ class Engine:
 
     def drain(self) -> None:
         """Nothing disturbs any more: all events come, time passes, the timer ticks, until nothing but people is waited for."""
-        self.wire.armed = None
         for target in self.targets.values():
             target.online.fails_next = target.batch.fails_next = target.preflight.is_full = False
         self.resubmit()
+        while self.untold:
+            self.event(0)
+        self.work(20)  # what is not told by now is lost, and what was lost is overdue
+        self.tick()
         for _ in range(MOST_DELIVERIES):
-            while self.untold:
-                self.event(0)
             self.work(A_TICK.total_seconds() / 60)
             self.tick()
             self.check()
             if not self.queue.heads() and all(row.state.is_final or row.state is State.PARKED for row in self.rows()):
                 break
-        self.work(40)
-        self.tick()
-        self.work(1)
-        self.check()
 
     def check_end(self) -> None:
         """What must hold once nothing is under way."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from core import tags
 from core.commands import Operation
@@ -53,6 +53,7 @@ class EndpointsModel:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     below: dict[str, dict[str, Deployment]] = field(default_factory=dict)
     was_live: set[str] = field(default_factory=set)
+    must_not_be_live: ClassVar[tuple[Nature, ...]] = (Nature.DOES_NOT_START,)
     fails_next: bool = False
     _ready: dict[tuple[str, str], datetime] = field(default_factory=dict)
     _revision: int = 0
@@ -149,7 +150,7 @@ class EndpointsModel:
             is_new = share > there.traffic.get(name, 0)
             if found is None or (is_new and found.provisioning is not GOOD):
                 self.wire.never(f"{share} % of the traffic of {there.name} goes to {name}, which is {found}")
-            elif is_new and self.nature_of(found.tags) in (Nature.ANSWERS_BADLY, Nature.DOES_NOT_START):
+            elif is_new and self.nature_of(found.tags) in self.must_not_be_live:
                 self.wire.never(f"{name} has traffic, and {self.nature_of(found.tags)}")
 
     def broken(self) -> list[str]:
@@ -218,6 +219,8 @@ class EndpointsModel:
 @dataclass
 class OnlineModel(EndpointsModel):
     """`core.ports.OnlineEndpoints`."""
+
+    must_not_be_live: ClassVar = (Nature.DOES_NOT_START, Nature.ANSWERS_BADLY)
 
     @writes
     def create_deployment(self, spec: DeploymentSpec) -> Operation | None:

@@ -75,16 +75,14 @@ class Wire:
 
     @contextmanager
     def service(self) -> Iterator[None]:
-        """What is asked inside is asked by the service. Nothing that was armed for it strikes anybody later."""
+        """What is asked inside is asked by the service."""
         self._depth += 1
         outside, self.struck = self.struck, []
         try:
             yield
         finally:
             self._depth -= 1
-            if self._depth == 0:
-                self.armed = None
-            else:
+            if self._depth:
                 self.struck = outside
 
     def never(self, what: str) -> None:
