@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -220,3 +221,39 @@ class Moves(RuleBasedStateMachine):
 
 def test_what_must_hold_holds() -> None:
     run_state_machine_as_test(Moves, settings=settings(max_examples=60, stateful_step_count=25))
+
+
+def a_fork_whose_second_stage_is_under_way(policy: str, minutes: int) -> Engine:
+    """Version 1 is live in all stages; version 2 in the first, and some minutes ago somebody approved the next."""
+    engine = Engine(policy)
+    for number in (1, 2):
+        engine.register("churn", Nature.GOOD)
+        engine.event(0)
+        engine.work(20)
+        row = engine.rows()[-1]
+        engine.order(lambda order, row=row: engine.decide(row, ADA, Decision.APPROVED))  # type: ignore[misc]
+        engine.work(90 if number == 1 else minutes)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("minutes", "ends_as", "live"),
+    [
+        pytest.param(3, "superseded", "1", id="its deployment is being created"),
+        pytest.param(8, "superseded", "1", id="it has a tenth of the traffic"),
+        pytest.param(18, "superseded", "1", id="it has half of the traffic"),
+        pytest.param(30, "succeeded", "2", id="it has all of it and soaks: too late"),
+    ],
+)
+def test_a_stage_whose_path_is_rolled_back_leaves_nothing_half_done(minutes: int, ends_as: str, live: str) -> None:
+    """It once ended where it stood: with its share of the traffic, or live and nobody knew."""
+    engine = a_fork_whose_second_stage_is_under_way("two stages", minutes)
+    first, second = (row for row in engine.rows() if row.version == "2")
+    engine.order(lambda order: engine.orders.roll_back("test", "realtime", "churn", ADA, order_id=order))
+    engine.drain()
+    engine.check_end()
+    rows = {row.id: row for row in engine.rows()}
+    assert (rows[first.id].state, rows[second.id].state) == ("rolled_back", ends_as)
+    (deployment,) = engine.targets["prod"].online.below["churn"].values()
+    assert deployment.name.startswith(f"v{live}-")
+    assert engine.targets["prod"].online.endpoints["churn"].traffic == {deployment.name: 100}

@@ -301,22 +301,33 @@ class Engine:
             self.work(A_TICK.total_seconds() / 60)
             self.tick()
             self.check()
-            if not self.queue.heads() and all(row.state.is_final or row.state is State.PARKED for row in self.rows()):
+            if not self.queue.heads() and all(self._stands_still(row) for row in self.rows()):
                 break
+
+    def _stands_still(self, row: Promotion) -> bool:
+        """It has ended, waits for somebody, or for the stage before it which does."""
+        if row.state.is_final or row.state is State.PARKED:
+            return True
+        command = PromoteModel.model_validate_json(row.command or "")
+        before = None if command.before is None else command.at_stage(command.before).promotion_id
+        return before is not None and self.ledger.promotions_.rows[before].state is State.PARKED
 
     def check_end(self) -> None:
         """What must hold once nothing is under way."""
         problems = [*self._unended(), *self._unpromoted(), *self._not_live()]
         problems += [f"a dead letter: {letter.message_id}" for letter in self.queue.dead]
-        problems += [f"{row.id} owes {row.owed} notices" for row in self.rows() if row.owed]
+        told = self.topic.published.keys()
+        problems += [f"nobody was told {each.id}" for row in self.rows() for each in row.notices if each.id not in told]
         assert not problems, "\n".join(problems)
 
     def _unended(self) -> Iterator[str]:
         for row in self.rows():
             if row.state.is_final:
                 continue
-            if row.state is not State.PARKED or not (row.reason and row.why and row.remedy):
+            if not self._stands_still(row):
                 yield f"{row.id} is {row.state} for ever: {row.why}"
+            elif row.state is State.PARKED and not (row.reason and row.why and row.remedy):
+                yield f"{row.id} is parked, and does not say what for: {row.reason} {row.why} {row.remedy}"
             elif not any(decode(each.body).promotion_id == row.id for each in self.queue.messages):
                 yield f"{row.id} is parked, and nobody looks at it again"
 
@@ -341,11 +352,14 @@ class Engine:
             if traffic != ({said["deployment"]: 100} if said else {}):
                 yield f"the traffic of {rows[0].endpoint} is {traffic}, and the ledger says that {said} is live"
             succeeded = [row for row in rows if row.state in (State.SUCCEEDED, State.RETIRED)]
-            if succeeded:
-                newest = max(succeeded, key=lambda row: _generation(row))
-                name = PromoteModel.model_validate_json(newest.command or "").deployment
-                if traffic != ({} if newest.state is State.RETIRED else {name: 100}):
-                    yield f"{newest.id} is the newest that has succeeded, and the traffic is {traffic}"
+            if not succeeded or (
+                said and self.ledger.promotions_.rows[said["promotion_id"]].attempt != said["attempt"]
+            ):
+                continue  # what is live was asked for once more, and that has failed
+            newest = max(succeeded, key=_generation)
+            name = PromoteModel.model_validate_json(newest.command or "").deployment
+            if traffic != ({} if newest.state is State.RETIRED else {name: 100}):
+                yield f"{newest.id} is the newest that has succeeded, and the traffic is {traffic}"
 
 
 def _generation(row: Promotion) -> tuple[datetime, str]:

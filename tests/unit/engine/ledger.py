@@ -1,5 +1,6 @@
 """The ledger over tables in memory: what takes two requests of Azure Storage takes two here, in the same order."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -84,10 +85,8 @@ class LedgerModel:
             found = self.promotion(promotion.id)
             assert found is not None
             opened = found
-        try:
+        with contextlib.suppress(_Exists):
             self.listing.create(opened.id, _listed(opened))
-        except _Exists:
-            pass
         return opened
 
     def promotion(self, promotion_id: str) -> Promotion | None:

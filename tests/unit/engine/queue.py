@@ -44,9 +44,7 @@ class QueueModel:
         self._seen[command.message_id] = now
         self._sent += 1
         enqueued = max(now, not_before or now)
-        self.messages.append(
-            Message(command.encode(), command.message_id, command.session_id, enqueued, self._sent)
-        )
+        self.messages.append(Message(command.encode(), command.message_id, command.session_id, enqueued, self._sent))
 
     def heads(self) -> list[Message]:
         """The message of each session that is next, where one is due; the longest due first."""

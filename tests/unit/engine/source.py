@@ -77,9 +77,7 @@ class SourceModelRegistry:
     @reads
     def manifest(self, workspace: WorkspaceId, uri: str) -> Manifest:
         root = uri.removeprefix("azureml://")
-        files = tuple(
-            File(path=path, size=len(text), etag=f'"{root}"') for path, text in sorted(FILES.items())
-        )
+        files = tuple(File(path=path, size=len(text), etag=f'"{root}"') for path, text in sorted(FILES.items()))
         return Manifest(account_url="https://s", container="azureml", root=f"{root}/model", folder="model", files=files)
 
     @reads

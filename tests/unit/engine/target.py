@@ -101,7 +101,9 @@ class EndpointsModel:
         if name in self.below[endpoint]:
             self.wire.never(f"deployment {name} is there and was created once more")
         if there.tags.get(tags.PROMOTION) != marks[tags.PROMOTION]:
-            self.wire.never(f"{marks[tags.PROMOTION]} deploys to {endpoint}, which {there.tags.get(tags.PROMOTION)} has")
+            self.wire.never(
+                f"{marks[tags.PROMOTION]} deploys to {endpoint}, which {there.tags.get(tags.PROMOTION)} has"
+            )
         self.below[endpoint][name] = Deployment(name=name, tags=marks, provisioning=Provisioning.CHANGING)
         self._ready[endpoint, name] = self.wire.now + DEPLOYMENT_TAKES
         return OPERATION
