@@ -5,7 +5,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -199,12 +198,12 @@ class Moves(RuleBasedStateMachine):
     def _of_an_endpoint(self, what: str, number: int, who: Caller, repeats: int) -> None:
         orders, rows = self.engine.orders, self.engine.rows()
         row = rows[-1 - number % len(rows)]
-        place: Any = row.target, row.serve, row.endpoint
+        place = row.target, row.serve, row.endpoint, who
         asks: dict[str, Callable[[str], object]] = {
-            "hold": lambda order: orders.hold(*place, who, order_id=order, reason="a look"),
-            "release": lambda order: orders.release(*place, who, order_id=order, reason=""),
-            "roll back": lambda order: orders.roll_back(*place, who, order_id=order),
-            "retire": lambda order: orders.retire(*place, who, order_id=order),
+            "hold": lambda order: orders.hold(*place, order_id=order, reason="a look"),
+            "release": lambda order: orders.release(*place, order_id=order, reason=""),
+            "roll back": lambda order: orders.roll_back(*place, order_id=order),
+            "retire": lambda order: orders.retire(*place, order_id=order),
         }
         self.engine.order(asks[what], repeats=repeats)
 

@@ -17,6 +17,7 @@ from core.intake import Intake
 from core.ledger import LIVE, Decision, Promotion, State
 from core.notifications import Notification
 from core.orders import OrderRefused, Orders
+from core.ports import Provisioning
 from core.promotion import Promoter
 from core.publishing import Publisher
 from core.reconcile import Reconciler
@@ -277,9 +278,9 @@ class Engine:
             after = rows[name]
             if (after.attempt, after.hop) < (before.attempt, before.hop):
                 yield f"{name} went from hop {before.attempt}:{before.hop} back to {after.attempt}:{after.hop}"
-            if after.attempt == before.attempt and before.state.is_final and after.state is not before.state:
-                if (before.state, after.state) != (State.SUCCEEDED, State.ROLLED_BACK):
-                    yield f"{name} was {before.state} and is {after.state}"
+            ways = ((before.state, before.state), (State.SUCCEEDED, State.ROLLED_BACK))
+            if after.attempt == before.attempt and before.state.is_final and (before.state, after.state) not in ways:
+                yield f"{name} was {before.state} and is {after.state}"
         tables = (self.ledger.history, self.ledger.audits, self.ledger.events_, self.ledger.decisions)
         history = sum(len(table.rows) for table in tables)
         if history < self._history:
@@ -346,6 +347,8 @@ class Engine:
             found = model.endpoints.get(rows[0].endpoint)
             if not all(row.state.is_final for row in rows):
                 continue  # somebody is asked for something in the middle of it
+            if found is not None and found.provisioning is Provisioning.FAILED:
+                continue  # Azure could not change it: the promotion says so, and what came of the change it does not know
             live = [each for each in self._trail(session) if each.action == LIVE]
             said = live[-1].after if live else None
             traffic = dict(found.traffic) if found else {}
