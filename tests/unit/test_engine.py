@@ -218,8 +218,10 @@ class Moves(RuleBasedStateMachine):
         self.engine.check_end()
 
 
-def test_what_must_hold_holds() -> None:
-    run_state_machine_as_test(Moves, settings=settings(max_examples=60, stateful_step_count=25))
+def test_what_must_hold_holds(request: pytest.FixtureRequest) -> None:
+    """The same moves in every run; `pytest --exhaustive` makes more and longer ones."""
+    examples, steps = (1500, 60) if request.config.getoption("--exhaustive") else (100, 20)
+    run_state_machine_as_test(Moves, settings=settings(max_examples=examples, stateful_step_count=steps))
 
 
 def a_fork_whose_second_stage_is_under_way(policy: str, minutes: int) -> Engine:

@@ -11,13 +11,12 @@ from core.approvals import Approvals
 from core.callers import Caller
 from core.commands import Order, PromoteModel, Verb, decode, session_id
 from core.dead_letters import again, why_stale
-from core.errors import Blocked, PromotionError, Refusal, Transient
+from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import MODEL_REGISTERED
 from core.intake import Intake
 from core.ledger import LIVE, Decision, Promotion, State
 from core.notifications import Notification
 from core.orders import OrderRefused, Orders
-from core.ports import Provisioning
 from core.promotion import Promoter
 from core.publishing import Publisher
 from core.reconcile import Reconciler
@@ -347,8 +346,8 @@ class Engine:
             found = model.endpoints.get(rows[0].endpoint)
             if not all(row.state.is_final for row in rows):
                 continue  # somebody is asked for something in the middle of it
-            if found is not None and found.provisioning is Provisioning.FAILED:
-                continue  # Azure could not change it: the promotion says so, and what came of the change it does not know
+            if any(row.reason is Reason.ENDPOINT_FAILED for row in rows):
+                continue  # Azure could not change it: somebody is told to look at it, whatever came of the change
             live = [each for each in self._trail(session) if each.action == LIVE]
             said = live[-1].after if live else None
             traffic = dict(found.traffic) if found else {}
