@@ -266,7 +266,7 @@ class Engine:
         problems = [*self.wire.broken]
         for target in self.targets.values():
             problems += [*target.online.broken(), *target.batch.broken()]
-        problems += self._changes()
+        problems += [*self._changes(), *self._lost()]
         assert not problems, "\n".join(problems)
 
     def _changes(self) -> Iterator[str]:
@@ -285,6 +285,15 @@ class Engine:
         if history < self._history:
             yield "something was taken out of the history"
         self._known, self._history = rows, history
+
+    def _lost(self) -> Iterator[str]:
+        """As long as no request has failed, what is under way has a message; later the timer may have to send it another."""
+        if self.wire.ever_struck:
+            return
+        sent = {decode(each.body).promotion_id for each in self.queue.messages}
+        for row in self.rows():
+            if not row.state.is_final and row.id not in sent:
+                yield f"{row.id} is {row.state} and has no message"
 
     # ------------------------------------------------------------------------------------------------------------ the end
 

@@ -36,7 +36,7 @@ class QueueModel:
     @writes
     def send(self, command: Command, *, not_before: datetime | None = None) -> None:
         now = self.wire.now
-        if isinstance(command, PromoteModel) and command.faults and Fault.UNKNOWN not in self.wire.struck:
+        if isinstance(command, PromoteModel) and command.faults and Fault.UNKNOWN not in self.wire.ever_struck:
             self.wire.never(f"an error that nobody understands, in {command.promotion_id}")
         seen = self._seen.get(command.message_id)
         if seen is not None and now - seen < REMEMBERED:

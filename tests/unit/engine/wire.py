@@ -69,6 +69,7 @@ class Wire:
     now: datetime = NOON
     armed: Strike | Between | None = None
     struck: list[Fault] = field(default_factory=list)
+    ever_struck: set[Fault] = field(default_factory=set)
     writes: int = 0
     broken: list[str] = field(default_factory=list)
     _depth: int = 0
@@ -116,6 +117,7 @@ class Wire:
 
     def _failed(self, strike: Strike, request: str) -> BaseException:
         self.struck.append(strike.fault)
+        self.ever_struck.add(strike.fault)
         return strike.fault.error(request)
 
 
