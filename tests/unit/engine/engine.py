@@ -9,7 +9,7 @@ from typing import Any
 from core import tags
 from core.approvals import Approvals
 from core.callers import Caller
-from core.commands import Order, PromoteModel, Verb, decode, session_id
+from core.commands import Command, Order, PromoteModel, Verb, decode, session_id
 from core.dead_letters import again, why_stale
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import MODEL_REGISTERED
@@ -187,6 +187,16 @@ class Engine:
             self.queue.abandon(message)
         else:
             self.queue.complete(message)
+            self._check_it_goes_on(decode(message.body))
+
+    def _check_it_goes_on(self, done: Command) -> None:
+        """Whatever a delivery met: once its message is gone, its promotion has ended, or has another message."""
+        row = self.ledger.promotions_.rows.get(done.promotion_id)
+        if not isinstance(done, PromoteModel) or row is None or row.state.is_final:
+            return
+        is_current = (done.attempt, done.hop) >= (row.attempt, row.hop)
+        if is_current and all(decode(each.body).promotion_id != row.id for each in self.queue.messages):
+            self.wire.never(f"the message of {row.id} is gone, and it is {row.state}: {row.why}")
 
     def work(self, minutes: float) -> None:
         """Everything that is due within some minutes is delivered in its time."""

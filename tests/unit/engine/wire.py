@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from core.errors import Blocked, Reason, Transient
+from core.errors import Blocked, Conflict, Reason, Transient
 from tests.unit.builders import NOON
 
 A_REQUEST = timedelta(milliseconds=20)
@@ -25,6 +25,7 @@ class Fault(Enum):
 
     THROTTLED = auto()
     UNAVAILABLE = auto()
+    OVERTAKEN = auto()
     FORBIDDEN = auto()
     UNKNOWN = auto()
     DEATH = auto()
@@ -35,6 +36,8 @@ class Fault(Enum):
                 return Transient(f"too many requests (HTTP 429 while {request})", retry_after=20)
             case Fault.UNAVAILABLE:
                 return Transient(f"not available (HTTP 503 while {request})")
+            case Fault.OVERTAKEN:
+                return Conflict(f"somebody else was first (HTTP 412 while {request})")
             case Fault.FORBIDDEN if request == "send":
                 return Transient("no token could be had")  # what keeps the queue's adapter is always Transient
             case Fault.FORBIDDEN:
