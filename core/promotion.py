@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from core.archive import bundle, bundle_name
-from core.commands import EndpointCommand, Operation, Phase, PromoteModel, Verb, decode
+from core.commands import EndpointCommand, Operation, Order, Phase, PromoteModel, Verb, decode
 from core.effects import explain_failure, look, perform
 from core.endpoints import decide
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
@@ -217,8 +217,11 @@ class Promoter:
 
     def _advance(self, command: PromoteModel) -> Outcome:
         """Observe, decide, act, and again."""
-        if refused := stage_before_is_gone(self._ledger, command):
-            return refused
+        gone = stage_before_is_gone(self._ledger, command)
+        if gone is not None:
+            # What it has made and nobody uses goes with it; what is live already stays, and is told so.
+            order = Order(id="stage-before", verb=Verb.CANCEL, by=SERVICE, at=self._now(), reason=gone.why)
+            command = command.model_copy(update={"cancel": order})
         budget = Budget.of(self._delivery_seconds)
         target = self._target_for(command.target)
         wanted = self._wanted(command)
@@ -238,6 +241,8 @@ class Promoter:
                 seen = performed.seen
                 self._note(command, number, step.effect.value, performed.detail)
                 number += 1
+            elif gone is not None and isinstance(step, Refused) and step.reason is Reason.CANCELLED:
+                return gone
             elif isinstance(step, Refused):
                 return explain_failure(target, wanted, step, seen.operation)
             else:
