@@ -104,7 +104,8 @@ def schedule(wanted: Wanted, seen: Seen) -> Step | None:
         return Parked(
             Reason.SCHEDULE_NOT_OURS,
             f"schedule {found.name} exists in the target and was not created by this service",
-            remedy="Set `adopt: true` in the stage to take it over, choose another `endpoint`, or delete it.",
+            remedy="Delete it, and it goes on by itself; or cancel the promotion, set `adopt: true` or another `endpoint` in the "
+            "stage, and promote again.",
         )
     if found.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
         return wait(Phase.DEPLOY, f"schedule {found.name} is being changed", seen)

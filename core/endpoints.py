@@ -198,7 +198,8 @@ def _not_ours(endpoint: Endpoint) -> Parked:
     return Parked(
         Reason.ENDPOINT_NOT_OURS,
         f"endpoint {endpoint.name} exists in the target and was not created by this service",
-        remedy="Set `adopt: true` in the stage to take it over, choose another `endpoint`, or delete it.",
+        remedy="Delete it, and it goes on by itself; or cancel the promotion, set `adopt: true` or another `endpoint` in the "
+        "stage, and promote again.",
     )
 
 

@@ -77,7 +77,7 @@ def _is_about(approval: Approval, command: PromoteModel) -> bool:
 
 
 def _hold(command: PromoteModel, hold: Hold | None) -> Parked | None:
-    if hold is None or (command.order is not None and command.order.overrides_hold):
+    if hold is None or (command.order is not None and _overrides(command.order, hold)):
         return None
     reason = f": {hold.order.reason}" if hold.order.reason else ""
     return Parked(
@@ -85,6 +85,11 @@ def _hold(command: PromoteModel, hold: Hold | None) -> Parked | None:
         f"endpoint {command.endpoint} is on hold since {hold.order.at:%Y-%m-%d %H:%M} UTC, by {hold.order.by}{reason}",
         remedy=f"Release it: POST /api/endpoints/{hold.target}/{hold.serve}/{hold.endpoint}/release.",
     )
+
+
+def _overrides(order: Order, hold: Hold) -> bool:
+    """A hold that came after the order was not known to who gave it: a retirement, say, that followed a roll-back."""
+    return order.overrides_hold and hold.order.at <= order.at
 
 
 def _freeze(command: PromoteModel, said: Said) -> Parked | None:

@@ -157,7 +157,7 @@ def _too_small(quotas: tuple[Quota, ...], size: InstanceType, instances: int) ->
                 f"{instances} x {size.name} takes {needed} vCPUs of {quota.label}, with what Azure ML reserves for "
                 f"upgrades; {free} of {quota.limit} are free",
                 "Ask for more quota (Azure portal: Quotas, Machine learning), delete deployments and clusters that nobody "
-                "needs, or set a smaller `instance_type` or `instance_count`.",
+                "needs; or cancel it, set a smaller `instance_type` or `instance_count`, and promote again.",
             )
 
 
@@ -183,7 +183,11 @@ def _compute(wanted: Wanted, seen: Seen) -> Iterator[Problem]:
     stage, found = wanted.batch_stage, seen.compute
     if found is None:
         why = f"the target has no compute {stage.compute}"
-        yield Problem(Reason.COMPUTE_NOT_USABLE, why, "Create the compute cluster, or set another `compute`.")
+        yield Problem(
+            Reason.COMPUTE_NOT_USABLE,
+            why,
+            "Create the compute cluster; or cancel it, set another `compute`, and promote again.",
+        )
     elif isinstance(found, Compute):
         yield from _not_usable(found, stage.instance_count)
 
@@ -197,7 +201,9 @@ def _not_usable(found: Compute, nodes: int) -> Iterator[Problem]:
         yield Problem(Reason.COMPUTE_NOT_USABLE, why, "Look at the compute in the target workspace.")
     if found.max_nodes is not None and found.max_nodes < nodes:
         why = f"compute {found.name} has {found.max_nodes} nodes at most, a run wants {nodes}"
-        remedy = "Raise the maximum number of nodes of the cluster, or lower `instance_count`."
+        remedy = (
+            "Raise the maximum number of nodes of the cluster; or cancel it, lower `instance_count`, and promote again."
+        )
         yield Problem(Reason.COMPUTE_NOT_USABLE, why, remedy)
 
 

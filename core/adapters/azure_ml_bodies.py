@@ -103,8 +103,8 @@ def out_of_quota(refusal: Refusal) -> PromotionError:
     return Blocked(
         Reason.QUOTA_EXCEEDED,
         str(refusal),
-        remedy="Ask for more quota (Azure portal: Quotas, Machine learning), delete deployments that nobody needs, or "
-        "set a smaller `instance_type` or `instance_count`.",
+        remedy="Ask for more quota (Azure portal: Quotas, Machine learning), delete deployments that nobody needs; or "
+        "cancel it, set a smaller `instance_type` or `instance_count`, and promote again.",
     )
 
 

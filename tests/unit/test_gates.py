@@ -124,6 +124,15 @@ def test_who_overrides_a_hold_goes_on() -> None:
     assert isinstance(end(World(), wanted(a_command(order=order), hold=HOLD)), Done)
 
 
+def test_a_hold_that_came_after_an_order_is_not_overridden_by_it() -> None:
+    """A roll-back that is under way must not bring back what was retired meanwhile."""
+    order = an_order(verb=Verb.ROLL_BACK, overrides_hold=True)
+    later = HOLD.model_copy(update={"order": HOLD.order.model_copy(update={"at": order.at + timedelta(seconds=1)})})
+    outcome = end(World(), wanted(a_command(order=order), hold=later))
+    assert isinstance(outcome, Parked)
+    assert outcome.reason is Reason.ON_HOLD
+
+
 def test_a_hold_does_not_stop_what_has_claimed_the_endpoint() -> None:
     """Half a promotion helps nobody: it goes on, and a roll-back helps."""
     world = World(endpoint=an_endpoint())
