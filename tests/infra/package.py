@@ -29,7 +29,9 @@ def ignored(name: str) -> bool:
 
 def tracked() -> list[Path]:
     """All files of the repository, relative to it."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     return [Path(name) for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
 
 

@@ -13,8 +13,10 @@ from tests.infra.package import POLICY, REPOSITORY, SETTINGS, deployed, distribu
 from tests.unit.test_architecture import IMPORTS
 
 # What takes long to load, or is only needed once there is work.
-HEAVY = ("azure.ai", "azure.core", "azure.data", "azure.eventgrid", "azure.identity", "azure.monitor", "azure.servicebus")
-HEAVY = (*HEAVY, "azure.storage", "jsonschema", "marshmallow", "mlflow", "numpy", "opentelemetry", "requests")
+HEAVY = (
+    *("azure.ai", "azure.core", "azure.data", "azure.eventgrid", "azure.identity", "azure.monitor", "azure.servicebus"),
+    *("azure.storage", "jsonschema", "marshmallow", "mlflow", "numpy", "opentelemetry", "requests"),
+)
 
 
 @pytest.fixture(scope="module")
