@@ -35,6 +35,10 @@ class Call:
     def as_fault(self) -> dict[str, Any]:
         return {**asdict(self), "principal": SERVICE}
 
+    def counted_after(self, other: "Call") -> "Call":
+        """The same call, for who begins to count when the other has been."""
+        return replace(self, skip=self.skip - other.skip - 1) if replace(self, skip=other.skip) == other else self
+
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path} #{self.skip + 1}"
 
@@ -136,21 +140,23 @@ class Subject:
         (self.saved.folder / "build.txt").write_text(f"build {number}")
         return register(self.azure, self.model, self.saved, **{"promote-to": "prod"})
 
-    def kill_points(self, numbers: Iterator[int]) -> tuple[list[KillPoint], dict[str, int]]:
-        """What the second promotion does, and how often each write reaches the target in it."""
+    def first_promotion(self, numbers: Iterator[int]) -> dict[str, Any]:
+        """That of the first version, which finds nothing in the target."""
         self.azure.control.advance(3600)  # scheduled messages are then due at once: hops follow without a pause
-        self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+        return self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+
+    def kill_points(self, numbers: Iterator[int]) -> tuple[list[KillPoint], dict[str, int]]:
+        """What a promotion does that is not the first, and how often each write reaches the target in it."""
         before = last_number(self.azure)
         self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
         return list(kill_points(effects_since(self.azure, before))), effective_writes(self.azure, before)
 
-    def problems_of(self, point: KillPoint, number: int, expected: dict[str, int]) -> list[str]:
-        """Kill the host at this point of a promotion, twice; what is then not as it should be."""
+    def problems_of(self, point: KillPoint, number: int, expected: dict[str, int], *more: KillPoint) -> list[str]:
+        """Kill the host at this point of a promotion, twice, and at those that follow; what is then not as it should be."""
         problems = []
         before = last_number(self.azure)
-        version, kills = next_version_killed_at(self, number, point)
-        if kills == 0:
-            problems.append(f"{point}: never reached")
+        version, never_reached = next_version_killed_at(self, number, point, *more)
+        problems += [f"{each}: never reached" for each in never_reached]
         row = self.azure.wait_for_end(self.model, version)
         if row["state"] != "succeeded":
             problems.append(f"{point}: {row['state']}: {row['why']}")
@@ -163,37 +169,49 @@ class Subject:
         return problems
 
 
-def next_version_killed_at(subject: Subject, number: int, point: KillPoint) -> tuple[str, int]:
-    """Promote the next version; kill the host before this call has its effect, and again after it had it.
+def next_version_killed_at(
+    subject: Subject, number: int, point: KillPoint, *more: KillPoint
+) -> tuple[str, list[KillPoint]]:
+    """Promote the next version; kill the host before this call has its effect, and again after it had it; then at the others.
 
     Calls that do not change the target are only killed after their effect: before it, all is as it was after the call
-    before. The version and how often the host was killed: once where the call needs no second try.
+    before. The others are milestones, in the order in which they come. The version, and the points that were never reached;
+    the second kill is left out where the call needs no second try.
     """
     azure = subject.azure
-    first = "before" if point.after is None else "after"
+    never_reached = []
     if point.after is None:
-        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
+        fault = _plant(azure, point.call, "before")
         version = subject.next_version(number)
     else:
         milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
         version = subject.next_version(number)
         azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
-        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
+        fault = _plant(azure, point.call, "after")
         azure.control.release(milestone)
-    if not kill_when_held(subject, fault, version):
-        return version, 0
-    if first == "after":
-        azure.control.post("/function-app/start")
-        azure.control.advance(LOCK_SECONDS + 1)
-        return version, 1
-    fault = azure.control.plant(**replace(point.call, skip=0).as_fault, phase="after", hold=True, drop=True)
+    for at, following in zip((point, *more), (*more, None), strict=True):
+        is_down = kill_when_held(subject, fault, version)
+        if not is_down:
+            never_reached.append(at)
+        elif at.after is None:
+            fault = _plant(azure, replace(at.call, skip=0), "after")
+            _start(azure)
+            is_down = kill_when_held(subject, fault, version)
+        if following:
+            fault = _plant(azure, following.call.counted_after(at.call), "before")
+        if is_down:
+            _start(azure)
+    return version, never_reached
+
+
+def _plant(azure: LocalAzure, call: Call, phase: str) -> int:
+    return azure.control.plant(**call.as_fault, phase=phase, hold=True, drop=True)
+
+
+def _start(azure: LocalAzure) -> None:
+    """Start the host again. What it was working on when it was killed is free at once, by the clock."""
     azure.control.post("/function-app/start")
     azure.control.advance(LOCK_SECONDS + 1)
-    if not kill_when_held(subject, fault, version):
-        return version, 1
-    azure.control.post("/function-app/start")
-    azure.control.advance(LOCK_SECONDS + 1)
-    return version, 2
 
 
 def kill_when_held(subject: Subject, fault: int, version: str) -> bool:

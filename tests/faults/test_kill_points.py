@@ -16,6 +16,7 @@ def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(
 ) -> None:
     subject = Subject(local_azure, "killed", models.regression_with_example(tmp_path))
     numbers = count(1)
+    subject.first_promotion(numbers)
     points, expected = subject.kill_points(numbers)
     assert len(points) >= 20, points
     assert any("onlineEndpoints" in point.call.path for point in points), points

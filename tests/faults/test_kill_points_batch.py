@@ -26,6 +26,7 @@ def test_a_kill_at_any_effect_of_batch_loses_nothing_and_repeats_nothing(
 ) -> None:
     subject = Subject(local_azure, "hourly-killed", models.regression_with_example(tmp_path))
     numbers = count(1)
+    subject.first_promotion(numbers)
     points, expected = subject.kill_points(numbers)
     writes = [point for point in points if (point.call.service, point.call.method) == ("arm", "PUT")]
     points = [[point for point in writes if asks_for(point.call.path, part)][-1] for part in BATCH_ONLY]
