@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tests.e2e.test_realtime import register
 from tests.local import LocalAzure
@@ -35,10 +35,6 @@ class Call:
     def as_fault(self) -> dict[str, Any]:
         return {**asdict(self), "principal": SERVICE}
 
-    def counted_after(self, other: "Call") -> "Call":
-        """The same call, for who begins to count when the other has been."""
-        return replace(self, skip=self.skip - other.skip - 1) if replace(self, skip=other.skip) == other else self
-
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path} #{self.skip + 1}"
 
@@ -52,6 +48,31 @@ class KillPoint:
 
     def __str__(self) -> str:
         return f"{self.call}" + (f" after {self.after}" if self.after else "")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL of the host while a call waits: before its effect, or after it and before its answer."""
+
+    point: KillPoint
+    phase: Literal["before", "after"]
+
+    def call_after(self, last: "Kill") -> Call:
+        """The call, for who begins to count at an earlier kill. A call that had no effect is made again."""
+        call, made = self.point.call, last.point.call
+        is_alike = replace(call, skip=made.skip) == made
+        return replace(call, skip=call.skip - made.skip - (last.phase == "after")) if is_alike else call
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.point}"
+
+
+def twice(point: KillPoint) -> list[Kill]:
+    """Before the effect, and again after it.
+
+    At calls that do not change the target only after it: before it, all is as it was after the call before.
+    """
+    return [Kill(point, "before"), Kill(point, "after")] if point.after is None else [Kill(point, "after")]
 
 
 def shape(path: str) -> str:
@@ -151,11 +172,12 @@ class Subject:
         self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
         return list(kill_points(effects_since(self.azure, before))), effective_writes(self.azure, before)
 
-    def problems_of(self, point: KillPoint, number: int, expected: dict[str, int], *more: KillPoint) -> list[str]:
-        """Kill the host at this point of a promotion, twice, and at those that follow; what is then not as it should be."""
+    def problems_of(self, kills: Sequence[Kill], number: int, expected: dict[str, int]) -> list[str]:
+        """Kill the host in a promotion at these points; what is then not as it should be."""
         problems = []
         before = last_number(self.azure)
-        version, never_reached = next_version_killed_at(self, number, point, *more)
+        version, never_reached = next_version_killed_at(self, number, kills)
+        point = ", ".join(str(each) for each in kills)
         problems += [f"{each}: never reached" for each in never_reached]
         row = self.azure.wait_for_end(self.model, version)
         if row["state"] != "succeeded":
@@ -169,36 +191,29 @@ class Subject:
         return problems
 
 
-def next_version_killed_at(
-    subject: Subject, number: int, point: KillPoint, *more: KillPoint
-) -> tuple[str, list[KillPoint]]:
-    """Promote the next version; kill the host before this call has its effect, and again after it had it; then at the others.
+def next_version_killed_at(subject: Subject, number: int, kills: Sequence[Kill]) -> tuple[str, list[Kill]]:
+    """Promote the next version, and kill the host at one point after the other; all but the first are milestones.
 
-    Calls that do not change the target are only killed after their effect: before it, all is as it was after the call
-    before. The others are milestones, in the order in which they come. The version, and the points that were never reached;
-    the second kill is left out where the call needs no second try.
+    The version, and the kills that never came; that a call needs no second try after the first kill is none of those.
     """
     azure = subject.azure
     never_reached = []
-    if point.after is None:
-        fault = _plant(azure, point.call, "before")
+    begin = kills[0].point.after
+    if begin is None:
+        fault = _plant(azure, kills[0].point.call, kills[0].phase)
         version = subject.next_version(number)
     else:
-        milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
+        milestone = azure.control.plant(**begin.as_fault, phase="after", hold=True)
         version = subject.next_version(number)
-        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
-        fault = _plant(azure, point.call, "after")
+        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {begin}")
+        fault = _plant(azure, kills[0].point.call, kills[0].phase)
         azure.control.release(milestone)
-    for at, following in zip((point, *more), (*more, None), strict=True):
+    for before, kill, following in zip([None, *kills], kills, [*kills[1:], None], strict=False):
         is_down = kill_when_held(subject, fault, version)
-        if not is_down:
-            never_reached.append(at)
-        elif at.after is None:
-            fault = _plant(azure, replace(at.call, skip=0), "after")
-            _start(azure)
-            is_down = kill_when_held(subject, fault, version)
+        if not is_down and not (before and before.point == kill.point):
+            never_reached.append(kill)
         if following:
-            fault = _plant(azure, following.call.counted_after(at.call), "before")
+            fault = _plant(azure, following.call_after(kill), following.phase)
         if is_down:
             _start(azure)
     return version, never_reached
