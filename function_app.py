@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import azure.functions as func
-from azure.core.credentials import TokenCredential
 
 from core import notifications, policy_file, settings, telemetry
 from core.approvals import Approvals
@@ -32,6 +31,8 @@ from core.status_tags import StatusTags
 from functions import failed, insight, intake, openapi, operations, reconcile, worker
 
 if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
     from core.adapters.archive_storage import StorageArchive
     from core.adapters.ledger_storage import StorageLedger
 

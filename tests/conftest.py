@@ -4,7 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,25 @@ from tests.leaks import leaks, written
 from tests.local import LocalAzure, started
 
 REPOSITORY = Path(__file__).parent.parent
+POLICY = REPOSITORY / "tests" / "promotion.yaml"
+END_TO_END = REPOSITORY / "tests" / "e2e"
+
+
+@dataclass
+class Evidence:
+    """What a run tells of the roles: permissions that were used, and which files of tests/e2e were there to use them."""
+
+    permissions: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    found: list[str] = field(default_factory=list)
+
+    def is_whole(self, config: pytest.Config) -> bool:
+        """Whether the run had all end-to-end tests: no file was left out, and no test of one by what was asked for."""
+        narrowed = config.option.keyword or config.option.markexpr or any("::" in each for each in config.args)
+        return not narrowed and self.files >= {path.name for path in END_TO_END.glob("test_*.py")}
+
+
+EVIDENCE = pytest.StashKey[Evidence]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,13 +45,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[EVIDENCE] = Evidence()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked as exhaustive are left out of `make test`, which has ten minutes on two cores."""
+    config.stash[EVIDENCE].files |= {item.path.name for item in items if item.path.parent == END_TO_END}
     if config.getoption("--exhaustive"):
         return
     left_out = [item for item in items if item.get_closest_marker("exhaustive")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In a worker: what it has seen goes to the controller. There: a run of all tests, if it was good, must have used the roles.
+
+    A run with failures, or without all end-to-end tests, proves nothing of what is not used.
+    """
+    config, evidence = session.config, session.config.stash[EVIDENCE]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["evidence"] = {"permissions": sorted(evidence.permissions), "files": sorted(evidence.files)}
+    elif exitstatus == pytest.ExitCode.OK and evidence.is_whole(config):
+        evidence.found = permissions.disagreements(evidence.permissions, POLICY)
+        if evidence.found:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker of pytest-xdist has a local Azure of its own; together they are the run. One that crashed has no say."""
+    told = getattr(node, "workeroutput", {}).get("evidence", {})
+    evidence = node.config.stash[EVIDENCE]
+    evidence.permissions |= {*told.get("permissions", [])}
+    evidence.files |= {*told.get("files", [])}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    evidence = config.stash[EVIDENCE]
+    if evidence.found:
+        terminalreporter.section("roles of infra/roles, and what this run has used of them")
+        for line in evidence.found:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +100,11 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _local_azure(directory: Path) -> Iterator[LocalAzure]:
-    policy = REPOSITORY / "tests" / "promotion.yaml"
-    with started(directory / "azure", app=REPOSITORY, policy=policy) as azure:
+def _local_azure(directory: Path, request: pytest.FixtureRequest) -> Iterator[LocalAzure]:
+    with started(directory / "azure", app=REPOSITORY, policy=POLICY) as azure:
         yield azure
+        asked = azure.control.requests(principal=PROMOTION_SERVICE.name)
+        request.config.stash[EVIDENCE].permissions |= permissions.used(asked, POLICY)
         _check_permissions(azure)
         _check_secrets(azure)
 

@@ -23,11 +23,12 @@ def register(azure: LocalAzure, name: str, saved: SavedModel, **tags: str) -> st
 
 
 def ask(azure: LocalAzure, row: dict[str, Any], request: dict[str, Any]) -> Any:
-    """Ask the endpoint of a promotion as its users do, with a key fetched by the SDK."""
+    """Ask the endpoint of a promotion as its users do, with a key or a token fetched by the SDK."""
     client = azure.ml_client(azure.endpoints["targets"][row["target"]])
-    key = client.online_endpoints.get_keys(row["endpoint"]).primary_key
+    given = client.online_endpoints.get_keys(row["endpoint"])
+    bearer = given.access_token if row["result"]["auth_mode"] == "amltoken" else given.primary_key
     answer = requests.post(
-        row["result"]["scoring_uri"], json=request, headers={"Authorization": f"Bearer {key}"}, timeout=30
+        row["result"]["scoring_uri"], json=request, headers={"Authorization": f"Bearer {bearer}"}, timeout=30
     )
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -91,6 +92,24 @@ def test_the_target_shows_where_everything_comes_from(local_azure: LocalAzure, t
     assert endpoint.tags["promotion-stable-deployment"] == deployment.name
     assert deployment.tags["promotion-recipe"] == row["recipe_digest"]
     assert endpoint.traffic == {deployment.name: 100}
+
+
+def test_a_copy_that_azure_gives_up_is_made_again(local_azure: LocalAzure, tmp_path: Path) -> None:
+    before = max(each["number"] for each in local_azure.control.requests())
+    local_azure.control.post("/storage/copies", {"pending_seconds": 0, "outcome": "failed"})
+    try:
+        saved = models.regression_with_example(tmp_path)
+        version = register(local_azure, "copied-twice", saved, **{"promote-to": "prod"})
+        removed = {"principal": "promotion-service", "service": "blob", "method": "DELETE"}
+        local_azure.wait_for(
+            lambda: local_azure.control.requests(before, **removed) or None, what="a copy that is removed"
+        )
+    finally:
+        local_azure.control.post("/storage/copies", {"pending_seconds": None})
+    row = local_azure.wait_for_end("copied-twice", version)
+    assert (row["state"], row["attempt"]) == ("succeeded", 1)
+    assert steps_of(row).count("copy artifacts") >= 2
+    assert ask(local_azure, row, saved.request) == saved.expected
 
 
 def test_a_second_version_takes_over_without_a_failed_request(local_azure: LocalAzure, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tests.e2e.test_realtime import register
 from tests.local import LOCK_SECONDS, LocalAzure
@@ -47,6 +47,31 @@ class KillPoint:
 
     def __str__(self) -> str:
         return f"{self.call}" + (f" after {self.after}" if self.after else "")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL of the host while a call waits: before its effect, or after it and before its answer."""
+
+    point: KillPoint
+    phase: Literal["before", "after"]
+
+    def call_after(self, last: "Kill") -> Call:
+        """The call, for who begins to count at an earlier kill. A call that had no effect is made again."""
+        call, made = self.point.call, last.point.call
+        is_alike = replace(call, skip=made.skip) == made
+        return replace(call, skip=call.skip - made.skip - (last.phase == "after")) if is_alike else call
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.point}"
+
+
+def twice(point: KillPoint) -> list[Kill]:
+    """Before the effect, and again after it.
+
+    At calls that do not change the target only after it: before it, all is as it was after the call before.
+    """
+    return [Kill(point, "before"), Kill(point, "after")] if point.after is None else [Kill(point, "after")]
 
 
 def shape(path: str) -> str:
@@ -135,21 +160,24 @@ class Subject:
         (self.saved.folder / "build.txt").write_text(f"build {number}")
         return register(self.azure, self.model, self.saved, **{"promote-to": "prod"})
 
-    def kill_points(self, numbers: Iterator[int]) -> tuple[list[KillPoint], dict[str, int]]:
-        """What the second promotion does, and how often each write reaches the target in it."""
+    def first_promotion(self, numbers: Iterator[int]) -> dict[str, Any]:
+        """That of the first version, which finds nothing in the target."""
         self.azure.control.advance(3600)  # scheduled messages are then due at once: hops follow without a pause
-        self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+        return self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
+
+    def kill_points(self, numbers: Iterator[int]) -> tuple[list[KillPoint], dict[str, int]]:
+        """What a promotion does that is not the first, and how often each write reaches the target in it."""
         before = last_number(self.azure)
         self.azure.wait_for_end(self.model, self.next_version(next(numbers)))
         return list(kill_points(effects_since(self.azure, before))), effective_writes(self.azure, before)
 
-    def problems_of(self, point: KillPoint, number: int, expected: dict[str, int]) -> list[str]:
-        """Kill the host at this point of a promotion, twice; what is then not as it should be."""
+    def problems_of(self, kills: Sequence[Kill], number: int, expected: dict[str, int]) -> list[str]:
+        """Kill the host in a promotion at these points; what is then not as it should be."""
         problems = []
         before = last_number(self.azure)
-        version, kills = next_version_killed_at(self, number, point)
-        if kills == 0:
-            problems.append(f"{point}: never reached")
+        version, never_reached = next_version_killed_at(self, number, kills)
+        point = ", ".join(str(each) for each in kills)
+        problems += [f"{each}: never reached" for each in never_reached]
         row = self.azure.wait_for_end(self.model, version)
         if row["state"] != "succeeded":
             problems.append(f"{point}: {row['state']}: {row['why']}")
@@ -162,37 +190,42 @@ class Subject:
         return problems
 
 
-def next_version_killed_at(subject: Subject, number: int, point: KillPoint) -> tuple[str, int]:
-    """Promote the next version; kill the host before this call has its effect, and again after it had it.
+def next_version_killed_at(subject: Subject, number: int, kills: Sequence[Kill]) -> tuple[str, list[Kill]]:
+    """Promote the next version, and kill the host at one point after the other; all but the first are milestones.
 
-    Calls that do not change the target are only killed after their effect: before it, all is as it was after the call
-    before. The version and how often the host was killed: once where the call needs no second try.
+    The version, and the kills that never came; that a call needs no second try after the first kill is none of those.
     """
     azure = subject.azure
-    first = "before" if point.after is None else "after"
-    if point.after is None:
-        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
+    never_reached = []
+    begin = kills[0].point.after
+    if begin is None:
+        fault = _plant(azure, kills[0].point.call, kills[0].phase)
         version = subject.next_version(number)
     else:
-        milestone = azure.control.plant(**point.after.as_fault, phase="after", hold=True)
+        milestone = azure.control.plant(**begin.as_fault, phase="after", hold=True)
         version = subject.next_version(number)
-        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {point.after}")
-        fault = azure.control.plant(**point.call.as_fault, phase=first, hold=True, drop=True)
+        azure.wait_for(lambda: azure.control.fault(milestone)["held"] or None, what=f"milestone {begin}")
+        fault = _plant(azure, kills[0].point.call, kills[0].phase)
         azure.control.release(milestone)
-    if not kill_when_held(subject, fault, version):
-        return version, 0
-    if first == "after":
-        azure.control.post("/function-app/start")
-        azure.control.advance(LOCK_SECONDS + 1)
-        return version, 1
-    fault = azure.control.plant(**replace(point.call, skip=0).as_fault, phase="after", hold=True, drop=True)
+    for before, kill, following in zip([None, *kills], kills, [*kills[1:], None], strict=False):
+        is_down = kill_when_held(subject, fault, version)
+        if not is_down and not (before and before.point == kill.point):
+            never_reached.append(kill)
+        if following:
+            fault = _plant(azure, following.call_after(kill), following.phase)
+        if is_down:
+            _start(azure)
+    return version, never_reached
+
+
+def _plant(azure: LocalAzure, call: Call, phase: str) -> int:
+    return azure.control.plant(**call.as_fault, phase=phase, hold=True, drop=True)
+
+
+def _start(azure: LocalAzure) -> None:
+    """Start the host again. What it was working on when it was killed is free at once, by the clock."""
     azure.control.post("/function-app/start")
     azure.control.advance(LOCK_SECONDS + 1)
-    if not kill_when_held(subject, fault, version):
-        return version, 1
-    azure.control.post("/function-app/start")
-    azure.control.advance(LOCK_SECONDS + 1)
-    return version, 2
 
 
 def kill_when_held(subject: Subject, fault: int, version: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import models
-from tests.faults.killing import Subject, each_kind_once
+from tests.faults.killing import Subject, each_kind_once, twice
 from tests.local import LocalAzure
 
 
@@ -16,13 +16,14 @@ def test_a_kill_at_any_effect_loses_nothing_and_repeats_nothing(
 ) -> None:
     subject = Subject(local_azure, "killed", models.regression_with_example(tmp_path))
     numbers = count(1)
+    subject.first_promotion(numbers)
     points, expected = subject.kill_points(numbers)
     assert len(points) >= 20, points
     assert any("onlineEndpoints" in point.call.path for point in points), points
 
     if not request.config.getoption("--exhaustive"):
         points = each_kind_once(points)
-    problems = [problem for point in points for problem in subject.problems_of(point, next(numbers), expected)]
+    problems = [problem for point in points for problem in subject.problems_of(twice(point), next(numbers), expected)]
 
     assert problems == []
     assert local_azure.control.get("/service-bus/queues")["queues"]["promotions"]["dead_letter"] == 0

@@ -3,21 +3,16 @@
 import os
 import re
 import subprocess
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).parent.parent.parent
+from tests.infra.package import REPOSITORY, deployed, ignored
+
 NEEDED = ("core", "functions", "function_app.py", "host.json", "requirements.txt", "promotion.yaml")
 GITHUB, DEVOPS = ".github/workflows/deploy.yml", "azure-pipelines.yml"
-
-
-def ignored(name: str) -> bool:
-    lines = (REPOSITORY / ".funcignore").read_text(encoding="utf-8").splitlines()
-    return any(fnmatch(name, line.rstrip("/")) for line in lines if line and not line.startswith("#"))
 
 
 def pipeline(path: str) -> dict[Any, Any]:
@@ -33,6 +28,7 @@ def texts(value: Any) -> list[str]:
 
 def test_the_package_holds_the_app_and_nothing_else() -> None:
     assert [name for name in NEEDED if ignored(name)] == []
+    assert {path.parts[0] for path in deployed()} == {*NEEDED} - {"promotion.yaml"}
     there = {path.name for path in REPOSITORY.iterdir()}
     assert {name for name in there if not ignored(name)} <= {*NEEDED, "node_modules"}
 
