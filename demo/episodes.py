@@ -126,6 +126,18 @@ def second_target(at: Setting) -> str:
     return at.live(at.ended(row, "succeeded"), at.wine)
 
 
+def drift(at: Setting) -> str:
+    """Somebody deletes a live deployment in the target: the timer finds it, and the policy has it brought back."""
+    past = at.watch.promotion("wine-rolled", "1", "test")
+    live = at.operations.promotion(past["id"])["result"]
+    at.workspaces.delete_deployment("test", live["endpoint"], live["deployment"])
+    at.progress.say("by hand", f"deployment {live['deployment']} of {live['endpoint']} in test deleted")
+    at.operations.run_timer()
+    row = at.ended(past, "succeeded", attempt=2)
+    at.progress.say("repair", row["order"]["reason"])
+    return at.live(row, at.wine)
+
+
 def dead_letter(at: Setting) -> str:
     """A fault that nobody foresaw: the message ends among the dead letters, and goes again once the fault is gone."""
     path = "workspaces/ml-prod/models/wine-unlucky/versions/"
@@ -200,6 +212,7 @@ EPISODES: Sequence[Episode] = (
     Episode("A canary goes bad and comes back", canary),
     Episode("Rolled back, held, released", roll_back),
     Episode("Redeployed to a second target", second_target),
+    Episode("Deleted by hand and brought back", drift),
     Episode("Dead-lettered and resubmitted", dead_letter),
 )
 
