@@ -100,6 +100,7 @@ def test_the_timer_looks_and_tells_what_it_cost(local_azure: LocalAzure) -> None
         ticks = local_azure.api("reconcile")["ticks"]
         return ticks[0] if ticks and ticks[:1] != before[:1] else None
 
+    local_azure.tick()
     tick = local_azure.wait_for(ticked, what="a pass of the timer")
     assert tick["problems"] == []
     assert tick["requests"] <= tick["names"] + 2
