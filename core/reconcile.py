@@ -391,8 +391,14 @@ class Reconciler:
                 self._orders.wake(row.id, TIMER, order_id=order_id)
                 woken += 1
             except OrderRefused:
-                continue  # it has ended since it was listed
+                self._list_again(row.id)
         return woken
+
+    def _list_again(self, promotion_id: str) -> None:
+        """It has ended since it was listed; or whoever was about to change it died after the listing, and has not."""
+        row = self._ledger.promotion(promotion_id)
+        if row is not None and row.state.is_final:
+            self._ledger.save(row)
 
     # ---------------------------------------------------------------------------------------------------- status tags
 

@@ -11,6 +11,7 @@ from core.approvals import Approvals
 from core.callers import Caller
 from core.commands import Command, Order, PromoteModel, Verb, decode, session_id
 from core.dead_letters import again, why_stale
+from core.drift_watch import DriftWatch
 from core.errors import Blocked, PromotionError, Reason, Refusal, Transient
 from core.events import MODEL_REGISTERED
 from core.intake import Intake
@@ -64,8 +65,8 @@ class ArchiveModel:
 class Engine:
     """The service under one policy, and all that it talks to."""
 
-    def __init__(self, policy_name: str) -> None:
-        self.policy = policy(policy_name)
+    def __init__(self, policy_name: str, *, drift: str = "report") -> None:
+        self.policy = policy(policy_name, drift)
         self.wire = Wire()
         self.ledger = LedgerModel(self.wire)
         self.queue = QueueModel(self.wire)
@@ -106,6 +107,9 @@ class Engine:
         self.approvals = Approvals(**ports)
         timer: Any = {"ledger": self.ledger, "intake": self.intake, "orders": self.orders, "status": status}
         timer |= {"publisher": publisher, "listings": lambda: self.source, "now": lambda: self.wire.now}
+        watch: Any = {"ledger": self.ledger, "orders": self.orders, "publisher": publisher, "now": timer["now"]}
+        self.drift = DriftWatch(**watch, policy=self.policy.policy, target_for=lambda each: places[each.key])
+        timer |= {"drift": self.drift}
         self.timer = Reconciler(**timer, policy=self.policy.policy, loaded_at=self.began)
 
     # ------------------------------------------------------------------------------------------------------- disturbances

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.errors import Conflict, Reason, Refusal, Transient
-from core.ledger import Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, State, StepRecord
+from core.ledger import LIVE, Approval, AuditRecord, EventRecord, Hold, Memo, Promotion, State, StepRecord
 from core.notifications import noted
 from tests.unit.engine.wire import Wire, reads, writes
 
@@ -185,6 +185,10 @@ class LedgerModel:
         return tuple(sorted(found, key=lambda record: _newest_first(record.at, record.id))[:limit])
 
     # -------------------------------------------------------------------------------------------- memos and documents
+
+    def live(self) -> tuple[AuditRecord, ...]:
+        found = sorted((each for each in self.audits.all() if each.action == LIVE), key=lambda each: each.at)
+        return tuple({each.session_id: each for each in found}.values())
 
     def memo(self, kind: str, key: str) -> Memo | None:
         found = self.memos_.get((kind, key))

@@ -38,9 +38,11 @@ STAGES = {
 
 
 @cache
-def policy(name: str) -> LoadedPolicy:
+def policy(name: str, drift: str = "report") -> LoadedPolicy:
     def place(workspace: str, subscription: str) -> str:
-        return f"subscription_id: {subscription}, resource_group: rg-{workspace}, workspace: {workspace}"
+        return (
+            f"subscription_id: {subscription}, resource_group: rg-{workspace}, workspace: {workspace}, drift: {drift}"
+        )
 
     stages = "".join(f"      - {stage}\n" for stage in STAGES[name])
     text = f"""\
