@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from core import tags
 from core.commands import Operation
 from core.environments import Environment
-from core.errors import Reason, Refusal, Transient
+from core.errors import Blocked, Reason, Refusal, Transient
 from core.packaging import Code, Manifest
 from core.ports import (
     BatchJobSpec,
@@ -55,6 +55,7 @@ class EndpointsModel:
     was_live: set[str] = field(default_factory=set)
     must_not_be_live: ClassVar[tuple[Nature, ...]] = (Nature.DOES_NOT_START,)
     fails_next: bool = False
+    has_a_namesake: bool = False
     _ready: dict[tuple[str, str], datetime] = field(default_factory=dict)
     _revision: int = 0
 
@@ -80,6 +81,8 @@ class EndpointsModel:
         if name in self.endpoints:
             self.wire.never(f"endpoint {name} is there and was created once more")
             raise Transient("HTTP 409")
+        if self.has_a_namesake:
+            raise Blocked(Reason.ENDPOINT_NAME_TAKEN, f"{name} is taken (HTTP 409)", remedy="Set another `endpoint`.")
         self._write(name, tags=tags, traffic={}, scoring_uri=f"https://{name}/score", auth_mode=auth_mode)
         self.below[name] = {}
         return OPERATION
@@ -326,6 +329,8 @@ class PreflightModel:
 
     wire: Wire
     is_full: bool = False
+    is_allowed: bool = True
+    nodes: int = 4
 
     @reads
     def instance_type(self, name: str) -> InstanceType | None:
@@ -338,11 +343,11 @@ class PreflightModel:
 
     @reads
     def grants(self) -> tuple[Grant, ...]:
-        return (Grant(actions=("*",)),)
+        return (Grant(actions=("*",) if self.is_allowed else ("*/read",)),)
 
     @reads
     def compute(self, name: str) -> Compute | None:
-        return Compute(name=name, kind="AmlCompute", state="Succeeded", max_nodes=4)
+        return Compute(name=name, kind="AmlCompute", state="Succeeded", max_nodes=self.nodes)
 
 
 class TargetModel:
