@@ -302,7 +302,7 @@ def _verify(target: Target, wanted: Wanted, seen: Seen, name: str) -> Performed:
     try:
         cases = _cases(target, wanted, wanted_of)
     except UnreadableCases as unreadable:
-        verdict = Verdict("nothing was asked", doubt=f"{wanted_of.file} {unreadable}")
+        verdict = Verdict("nothing was asked", doubt=str(unreadable))
         return Performed(replace(seen, verdict=verdict), verdict.doubt or "")
     answers: list[Answered] = []
     ends = time.monotonic() + MOST_SECONDS
@@ -320,13 +320,23 @@ def _cases(target: Target, wanted: Wanted, verification: Verification) -> tuple[
     found = inline(verification)
     if verification.file is not None:
         path = verification.file.replace("{model}", wanted.command.model)
-        content = target.read_text(path, FILE_LIMIT)
-        if content is None:
-            raise UnreadableCases("is not in the target's default datastore")
-        found += parsed(content.decode(errors="replace"))
-    if not found and verification.file is None and wanted.recipe.sample_request is not None:
+        found += _recorded(path, target.read_text(path, FILE_LIMIT), "the target's default datastore")
+    if verification.model_file is not None:
+        path = verification.model_file
+        found += _recorded(path, target.read_copy(wanted.manifest, path, FILE_LIMIT), "the model's folder")
+    has_file = verification.file is not None or verification.model_file is not None
+    if not found and not has_file and wanted.recipe.sample_request is not None:
         found = (Case(wanted.recipe.sample_request),)
     return found[:MOST_REQUESTS]
+
+
+def _recorded(path: str, content: bytes | None, place: str) -> tuple[Case, ...]:
+    if content is None:
+        raise UnreadableCases(f"{path} is not in {place}")
+    try:
+        return parsed(content.decode(errors="replace"))
+    except UnreadableCases as unreadable:
+        raise UnreadableCases(f"{path} {unreadable}") from unreadable
 
 
 def _answered(

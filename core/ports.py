@@ -477,6 +477,10 @@ class Target(Protocol):
         """A small file in the default datastore; None if there is none. Raises Refusal for one that is larger."""
         ...
 
+    def read_copy(self, manifest: Manifest, path: str, limit: int) -> bytes | None:
+        """As `read_text`, a file of the model that was copied."""
+        ...
+
     def violation(self, schema: Mapping[str, Any], answer: Any) -> str | None:
         """Where an answer does not satisfy a JSON Schema; None if it does. Raises Refusal for what is no schema."""
         ...

@@ -129,9 +129,21 @@ class Verification(_Strict):
         description="JSON lines in the target's default datastore, each with `request` and perhaps `expected`; "
         "{model} stands for the model's name. The first hundred count.",
     )
+    model_file: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*\.jsonl$",
+        description="As `file`, in the model's own folder: what its author has recorded with it in the source.",
+    )
     answer_schema: Mapping[str, Any] | None = Field(None, description="A JSON Schema that each answer must satisfy.")
     latency: Latency | None = Field(None, description="How fast it must answer these requests.")
     golden: Golden | None = Field(None, description="What its answers are held against.")
+
+    @field_validator("model_file")
+    @classmethod
+    def _stays_below_its_model(cls, value: str | None) -> str | None:
+        if value is not None and ".." in value:
+            raise ValueError(f"{value!r} is no path in a model's folder")
+        return value
 
     @field_validator("file")
     @classmethod

@@ -61,6 +61,10 @@ class AzureMLTarget:
         _, account_url, container = self._datastore()
         return self._blobs.read_text(account_url, container, path, limit)
 
+    def read_copy(self, manifest: Manifest, path: str, limit: int) -> bytes | None:
+        place = self._destination(manifest)
+        return self._blobs.read_text(place.account_url, place.container, f"{place.path}/{path}", limit)
+
     def violation(self, schema: Mapping[str, Any], answer: Any) -> str | None:
         from jsonschema import Draft202012Validator, SchemaError
 

@@ -47,3 +47,17 @@ def test_recorded_answers_decide(local_azure: LocalAzure, tmp_path: Path) -> Non
     row = local_azure.wait_for_end("verified-prices", version)
     assert (row["state"], [each["by"] for each in row["approvals"]]) == ("succeeded", ["Ada"])
     assert ask(local_azure, row, second.request) == second.expected
+
+
+def test_what_the_author_has_recorded_with_the_model_decides(local_azure: LocalAzure, tmp_path: Path) -> None:
+    """Recorded in the source, beside the model: of another model first, which is refused, and then its own."""
+    saved = models.regression_with_example(tmp_path)
+    golden = saved.folder / "golden.jsonl"
+    golden.write_text(json.dumps({"request": saved.request, "expected": [1.0]}), encoding="utf-8")
+    row = local_azure.wait_for_end("golden-prices", register(local_azure, "golden-prices", saved))
+    assert (row["state"], row["reason"]) == ("refused", "verification_failed")
+
+    golden.write_text(json.dumps({"request": saved.request, "expected": saved.expected}), encoding="utf-8")
+    row = local_azure.wait_for_end("golden-prices", register(local_azure, "golden-prices", saved))
+    assert (row["state"], row["result"]["verified_with"][:35]) == ("succeeded", "verification: 1 of 1 requests answe")
+    assert ask(local_azure, row, saved.request) == saved.expected

@@ -105,6 +105,12 @@ def test_a_file_has_a_case_in_each_line() -> None:
             cases(text)
 
 
+@pytest.mark.parametrize("file", ["../other.jsonl", "/etc/passwd", "a.csv", "a/../b.jsonl", "{model}.jsonl"])
+def test_a_file_of_the_model_stays_in_its_folder(file: str) -> None:
+    with pytest.raises(ValidationError):
+        Verification(model_file=file)
+
+
 @pytest.mark.parametrize("file", ["../other.jsonl", "/etc/passwd", "a.csv", "{other}.jsonl", "a/../b.jsonl"])
 def test_a_file_stays_in_its_datastore(file: str) -> None:
     with pytest.raises(ValidationError):

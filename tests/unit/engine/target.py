@@ -431,6 +431,10 @@ class TargetModel:
             return json.dumps({"files": 1, "failed_files": 0, "rows": 10}).encode()
         return self.recorded
 
+    @reads
+    def read_copy(self, manifest: Manifest, path: str, limit: int) -> bytes | None:
+        return self.recorded
+
     def violation(self, schema: Mapping[str, Any], answer: Any) -> str | None:
         return None
 
