@@ -376,14 +376,14 @@ class Engine:
             traffic = dict(found.traffic) if found else {}
             if traffic != ({said["deployment"]: 100} if said else {}):
                 yield f"the traffic of {rows[0].endpoint} is {traffic}, and the ledger says that {said} is live"
-            succeeded = [row for row in rows if row.state in (State.SUCCEEDED, State.RETIRED)]
-            if not succeeded or (
-                said and self.ledger.promotions_.rows[said["promotion_id"]].attempt != said["attempt"]
-            ):
+            succeeded = [row for row in rows if row.state is State.SUCCEEDED]
+            if said is None or not succeeded:
+                continue  # retired last, or never live
+            if self.ledger.promotions_.rows[said["promotion_id"]].attempt != said["attempt"]:
                 continue  # what is live was asked for once more, and that has failed
             newest = max(succeeded, key=_generation)
             name = PromoteModel.model_validate_json(newest.command or "").deployment
-            if traffic != ({} if newest.state is State.RETIRED else {name: 100}):
+            if traffic != {name: 100}:
                 yield f"{newest.id} is the newest that has succeeded, and the traffic is {traffic}"
 
 

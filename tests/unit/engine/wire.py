@@ -99,8 +99,8 @@ class Wire:
         strike = self._due()
         if strike is not None and not strike.is_done:
             raise self._failed(strike, request)
-        self.writes += is_write
         answer = do()
+        self.writes += is_write  # what was refused by a condition has written nothing
         if strike is not None:
             raise self._failed(strike, request)
         return answer
