@@ -1,7 +1,7 @@
 """From an event to commands on the queue: read the facts, decide, write down, send.
 
 Every event ends as a record that an operator can find: accepted, ignored with the reason, or refused with the remedy.
-Only what may succeed later raises (Transient), so that Event Grid delivers it again.
+Only what may succeed later raises (Transient, or Blocked by a missing right to the ledger), so that Event Grid delivers it again.
 """
 
 import logging
@@ -107,7 +107,7 @@ class Intake:
     def receive(self, envelope: Mapping[str, Any], traceparent: str | None = None) -> EventRecord:
         """Handle one event; its record, as written to the ledger. Safe to repeat. `traceparent` is the trace that it is part of.
 
-        Raises Transient for what may succeed later.
+        Raises Transient for what may succeed later, and Blocked if the service may not write its own ledger: Event Grid tells it again.
         """
         record = self._blank(envelope)
         with telemetry.span("intake", traceparent, event_id=record.event_id, event_type=record.event_type):
