@@ -22,6 +22,7 @@ from core.orders import OrderRefused, Orders, command_of
 from core.policy import Policy
 from core.ports import Ledger, Target
 from core.publishing import Publisher
+from core.rolling import next_places
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +90,14 @@ class DriftWatch:
 
     def _next(self) -> list[AuditRecord]:
         """Where the last pass stopped, this one goes on."""
-        watched = [each for each in self._ledger.live() if is_live(each) and self._is_watched(each.target)]
-        watched.sort(key=lambda record: record.session_id)
+        live = self._ledger.live()
+        watched = {each.session_id: each for each in live if is_live(each) and self._is_watched(each.target)}
         memo = self._ledger.memo("reconcile", CURSOR)
-        cursor = str(memo.value["after"]) if memo else ""
-        behind = [each for each in watched if each.session_id > cursor]
-        chosen = (behind + watched)[: min(self._endpoints_a_tick, len(watched))]
+        chosen = next_places(sorted(watched), str(memo.value["after"]) if memo else "", self._endpoints_a_tick)
         if len(chosen) < len(watched):
-            after = {"after": chosen[-1].session_id}
+            after = {"after": chosen[-1]}
             self._ledger.save_memo(Memo(kind="reconcile", key=CURSOR, value=after, etag=memo.etag if memo else None))
-        return chosen
+        return [watched[session] for session in chosen]
 
     def _is_watched(self, target: str) -> bool:
         return target in self._policy.targets and self._policy.targets[target].drift != "ignore"

@@ -28,6 +28,7 @@ from core.orders import OrderRefused, Orders
 from core.policy import Policy, Trigger
 from core.ports import Ledger, ListedVersion, Listings
 from core.publishing import Publisher
+from core.rolling import next_places
 from core.status_tags import StatusTags
 from core.tags import is_copy
 
@@ -194,8 +195,7 @@ class Reconciler:
         wanted.sort()
         memo = self._ledger.memo("reconcile", "cursor")
         cursor = tuple(memo.value["after"]) if memo and memo.value["after"] else ("", "")
-        behind = [place for place in wanted if place > cursor]
-        chosen = (behind + wanted)[: min(self._names_a_tick, len(wanted))]
+        chosen = next_places(wanted, cursor, self._names_a_tick)
         self._save(memo, "reconcile", "cursor", {"after": list(chosen[-1]) if len(chosen) < len(wanted) else None})
         return chosen
 
