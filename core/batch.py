@@ -107,7 +107,7 @@ def schedule(wanted: Wanted, seen: Seen) -> Step | None:
             remedy="Delete it, and it goes on by itself; or cancel the promotion, set `adopt: true` or another `endpoint` in the "
             "stage, and promote again.",
         )
-    if found.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
+    if not found.provisioning.is_settled:
         return wait(Phase.DEPLOY, f"schedule {found.name} is being changed", seen)
     if not is_as_wanted(command, stage, found) or (is_repair(command) and is_paused_by_hand(found)):
         return _write(wanted, seen)

@@ -21,11 +21,10 @@ from core.stages import BatchStage
 
 # A repair that did not last is not repeated before that: somebody else keeps changing the target.
 REPAIR_AGAIN = timedelta(days=1)
-_UNSETTLED = (Provisioning.CHANGING, Provisioning.DELETING)
 
 
 class DriftKind(StrEnum):
-    """What was found. Part of the contract (docs/contracts/drift.md)."""
+    """What was found. Part of the contract (docs/drift.md)."""
 
     ENDPOINT_MISSING = "endpoint_missing"
     ENDPOINT_NOT_OURS = "endpoint_not_ours"
@@ -91,7 +90,7 @@ class Shown:
     def is_settled(self) -> bool:
         """Whether nobody is changing it just now: what is being changed says nothing yet."""
         parts = [part for part in (self.endpoint, self.schedule, *self.deployments) if part is not None]
-        return all(part.provisioning not in _UNSETTLED for part in parts)
+        return all(part.provisioning.is_settled for part in parts)
 
 
 # ---------------------------------------------------------------------------------------------------------- what differs

@@ -8,10 +8,8 @@ from core import batch, tags
 from core.commands import Phase
 from core.errors import Reason
 from core.outcomes import Done, Refused, Waiting
-from core.ports import Deployment, Endpoint, JobStatus, Provisioning, Schedule
+from core.ports import Deployment, Endpoint, JobStatus, Schedule
 from core.steps import UNSEEN, Do, Effect, Look, Seen, Step, Unseen, Wanted, wait
-
-_BUSY = (Provisioning.CHANGING, Provisioning.DELETING)
 
 
 def cancel(wanted: Wanted, seen: Seen, endpoint: Endpoint | None, ours: Deployment | None) -> Step:
@@ -46,7 +44,7 @@ def _cancel_test_job(wanted: Wanted, seen: Seen) -> Step | None:
 def _delete_leftover(wanted: Wanted, seen: Seen, endpoint: Endpoint | None, ours: Deployment | None) -> Step | None:
     if endpoint is None or ours is None or ours.tags.get(tags.PROMOTION) != wanted.command.promotion_id:
         return None
-    if endpoint.provisioning in _BUSY or ours.provisioning in _BUSY:
+    if not endpoint.provisioning.is_settled or not ours.provisioning.is_settled:
         return wait(Phase.DEPLOY, f"cancelled; deployment {ours.name} can be deleted once it has settled", seen)
     return Do(Effect.CLEAN_UP, ours.name)
 
@@ -57,7 +55,7 @@ def _delete_empty_endpoint(wanted: Wanted, seen: Seen, endpoint: Endpoint | None
         return None
     if tags.STABLE in endpoint.tags or endpoint.traffic or seen.deployments:
         return None
-    if endpoint.provisioning in _BUSY:
+    if not endpoint.provisioning.is_settled:
         return wait(Phase.DEPLOY, f"cancelled; endpoint {endpoint.name} can be deleted once it has settled", seen)
     return Do(Effect.DELETE_ENDPOINT, endpoint.name)
 
@@ -72,7 +70,7 @@ def retire(wanted: Wanted, seen: Seen) -> Step:
         return Look.DEPLOYMENTS
     return _not_to_retire(seen.endpoint, seen.deployments) or (
         wait(Phase.DEPLOY, f"endpoint {seen.endpoint.name} is being changed", seen)
-        if seen.endpoint.provisioning in _BUSY
+        if not seen.endpoint.provisioning.is_settled
         else _retire_schedule(wanted, seen) or Do(Effect.DELETE_ENDPOINT, seen.endpoint.name)
     )
 
@@ -107,6 +105,6 @@ def _retire_schedule(wanted: Wanted, seen: Seen) -> Step | Waiting | None:
     found = seen.schedule
     if not isinstance(found, Schedule) or not tags.is_copy(found.tags):
         return None
-    if found.provisioning in _BUSY:
+    if not found.provisioning.is_settled:
         return wait(Phase.DEPLOY, f"schedule {found.name} is being changed", seen)
     return Do(Effect.PAUSE_SCHEDULE if found.enabled else Effect.DELETE_SCHEDULE, found.name)

@@ -49,7 +49,7 @@ def decide(wanted: Wanted, seen: Seen) -> Step:
         return step
     if claimed != wanted.command.generation and (barred := gate(wanted)):
         return barred
-    if endpoint.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
+    if not endpoint.provisioning.is_settled:
         return wait(Phase.DEPLOY, f"endpoint {endpoint.name} is being changed", seen)
     ours = _ours(wanted, seen.deployments)
     if ours is None and (step := preflight(wanted, seen) or prepare(wanted, seen)):
@@ -146,7 +146,7 @@ def _retire(seen: Seen, ours: Deployment) -> Step | None:
     for old in seen.deployments:
         if old.name == ours.name or not tags.is_copy(old.tags):
             continue
-        if old.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
+        if not old.provisioning.is_settled:
             return wait(Phase.DEPLOY, f"old deployment {old.name} is {old.provisioning.lower()}", seen)
         return Do(Effect.RETIRE, old.name)
     return None
@@ -161,7 +161,7 @@ def _cancel(wanted: Wanted, seen: Seen, endpoint: Endpoint | None) -> Step | Non
     if endpoint is not None and ours is not None and _is_live(endpoint, ours):
         if endpoint.tags.get(tags.STABLE) == ours.name or endpoint.traffic.get(ours.name) == 100:
             return None
-        if endpoint.provisioning in (Provisioning.CHANGING, Provisioning.DELETING):
+        if not endpoint.provisioning.is_settled:
             return wait(Phase.DEPLOY, f"cancelled; endpoint {endpoint.name} is being changed", seen)
         return Do(Effect.TAKE_TRAFFIC_BACK, ours.name, why="cancelled")
     return ending.cancel(wanted, seen, endpoint, ours)

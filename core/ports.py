@@ -133,6 +133,11 @@ class Provisioning(StrEnum):
     CHANGING = "Changing"
     DELETING = "Deleting"
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether Azure is not busy with it."""
+        return self in (Provisioning.SUCCEEDED, Provisioning.FAILED)
+
 
 class Endpoint(_Value):
     """An endpoint. `body` is the whole resource as read: updates are whole-body PUTs that must lose nothing.

@@ -91,10 +91,9 @@ def taken_back(wanted: Wanted, seen: Seen, endpoint: Endpoint, ours: Deployment 
 def _stray(seen: Seen, endpoint: Endpoint, kept: frozenset[str]) -> Do | None:
     """Deployments of ours that nobody is sent to, and to which nobody would go back: they only cost."""
     found = () if isinstance(seen.deployments, Unseen) else seen.deployments
-    busy = (Provisioning.CHANGING, Provisioning.DELETING)
     for each in found:
         is_unused = each.name not in kept and not endpoint.traffic.get(each.name)
-        if is_unused and tags.is_copy(each.tags) and each.provisioning not in busy:
+        if is_unused and tags.is_copy(each.tags) and each.provisioning.is_settled:
             return Do(Effect.RETIRE, each.name)
     return None
 
