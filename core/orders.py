@@ -97,21 +97,12 @@ class Orders:
         order = self._order(Verb.REDEPLOY, caller, order_id, reason, overrides_hold=overrides_hold)
         if target is not None and target != row.target:
             return self._elsewhere(row, target, order)
-        if accepted := self._accepted(row, Verb.REDEPLOY, order_id):
-            return accepted
-        fresh_at = row.attempt + 1 if fresh else None
-        wins = winning_time(self._ledger, row.session_id, order.at)
-        return self._again(row, order, Verb.REDEPLOY, generation_time=wins, fresh=fresh_at)
+        return self._anew(row, order, fresh=fresh)
 
     def repair(self, promotion: str, caller: Caller, *, order_id: str, reason: str, fresh: bool) -> Promotion:
         """Bring back what is live by the ledger and not in the target. As `redeploy`, without a rollout in steps."""
         row = row_of(self._ledger, promotion)
-        if accepted := self._accepted(row, Verb.REPAIR, order_id):
-            return accepted
-        order = self._order(Verb.REPAIR, caller, order_id, reason)
-        wins = winning_time(self._ledger, row.session_id, order.at)
-        fresh_at = row.attempt + 1 if fresh else None
-        return self._again(row, order, Verb.REPAIR, generation_time=wins, fresh=fresh_at)
+        return self._anew(row, self._order(Verb.REPAIR, caller, order_id, reason), fresh=fresh)
 
     def cancel(self, promotion: str, caller: Caller, *, order_id: str, reason: str = "") -> Promotion:
         """End a promotion that is under way, and take away what it has made."""
@@ -268,6 +259,13 @@ class Orders:
         command = renewed(before).model_copy(update=changes)
         opened = row.again(command, now=self._now()).model_copy(update={"due": not_before})
         return self._sent(self._ledger.save(opened), verb)
+
+    def _anew(self, row: Promotion, order: Order, *, fresh: bool) -> Promotion:
+        """A new attempt that wins over what is live now; once for each order."""
+        if accepted := self._accepted(row, order.verb, order.id):
+            return accepted
+        wins = winning_time(self._ledger, row.session_id, order.at)
+        return self._again(row, order, order.verb, generation_time=wins, fresh=row.attempt + 1 if fresh else None)
 
     def _elsewhere(self, row: Promotion, target: str, order: Order) -> Promotion:
         """The same content in another target: a promotion of its own, with its origin in `redeployed_from`."""
