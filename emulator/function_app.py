@@ -103,7 +103,7 @@ class FunctionApp:
         arguments = ["--app", str(self._app), "--port", port]
         arguments += ["--settings", str(self._settings_file), "--ready-file", str(self._ready_file)]
         began = self.log.stat().st_size if self.log.exists() else 0
-        self._process = await self._fork(arguments)
+        self._process = await self._fork(arguments, began)
         self.ready = await self._wait_until_ready(self._process, began)
         for key in self.ready.keys.values():
             remembered(key)
@@ -115,8 +115,7 @@ class FunctionApp:
             await self._process.stop()
         if self._placeholder:
             await self._placeholder.stop()
-        if self._sockets:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        self._forget_sockets()
         for secret in (self._settings_file, self._ready_file):
             secret.unlink(missing_ok=True)
 
@@ -125,10 +124,14 @@ class FunctionApp:
         if self._process:
             await self._process.kill()
 
-    async def _fork(self, arguments: list[str]) -> HostProcess:
+    def _forget_sockets(self) -> None:
+        if self._sockets:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    async def _fork(self, arguments: list[str], began: int) -> HostProcess:
         """Have the placeholder become a host; one that has gone is replaced."""
-        began = self.log.stat().st_size if self.log.exists() else 0
         if self._placeholder is None or self._sockets is None or not self._placeholder.is_running:
+            self._forget_sockets()
             # Paths of sockets are short; that of the local Azure may not be.
             self._sockets = Path(tempfile.mkdtemp(prefix="host-"))
             command = [sys.executable, "-m", "emulator.functions_host.placeholder", str(self._sockets / "socket")]
